@@ -1,0 +1,272 @@
+"""LeNet-5 as published, layer by layer.
+
+Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document Recognition",
+Proceedings of the IEEE 86(11):2278-2324, November 1998. Sections named in this file are that paper's.
+
+Run it to compare the network with the paper: `python model.py`.
+"""
+
+import math
+import sys
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Table I: the maps of S2 that each of C3's sixteen maps reads.
+TABLE_I = (
+    (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
+    (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
+    (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5),
+)  # fmt: skip
+
+# Figure 3 shows the codes of the output units as pictures only; these ten are drawn in its spirit, 7 wide, 12 high.
+BITMAPS = """
+..###.. ...#... ..###.. ..###.. ....##. ####### ..####. ####### ..###.. ..###..
+.#...#. ..##... .#...#. .#...#. ...#.#. #...... .#..... ......# .#...#. .#...#.
+#.....# .#.#... #.....# #.....# ...#.#. #...... #...... ......# #.....# #.....#
+#.....# ...#... ......# ......# ..#..#. #...... #...... .....#. #.....# #.....#
+#.....# ...#... ......# .....#. ..#..#. #...... #...... .....#. .#...#. #.....#
+#.....# ...#... .....#. ..###.. .#...#. ######. #.###.. ....#.. ..###.. .#...##
+#.....# ...#... ....#.. .....#. .#...#. ......# ##...#. ....#.. .#...#. ..###.#
+#.....# ...#... ...#... ......# ####### ......# #.....# ...#... #.....# ......#
+#.....# ...#... ..#.... ......# .....#. ......# #.....# ...#... #.....# ......#
+#.....# ...#... .#..... #.....# .....#. ......# #.....# ..#.... #.....# ......#
+.#...#. ...#... #...... .#...#. .....#. .#...#. .#...#. ..#.... .#...#. .....#.
+..###.. .#####. ####### ..###.. .....#. ..###.. ..###.. .#..... ..###.. .####..
+"""
+
+
+def digit_codes() -> Tensor:
+    """The target codes of the ten digits (section II.B): (10, 84), ink +1, background -1."""
+    rows = [row.split() for row in BITMAPS.split("\n") if row]
+    return torch.tensor([[1.0 if dot == "#" else -1.0 for row in rows for dot in row[digit]] for digit in range(10)])
+
+
+# The grey levels of the input (section II.B): "the mean input roughly 0, and the variance roughly 1".
+BACKGROUND, INK = -0.1, 1.175
+
+
+def pad(images: Tensor) -> Tensor:
+    """Centre 28x28 images in the input layer: uint8 (N, 28, 28) -> uint8 (N, 32, 32)."""
+    return F.pad(images, (2, 2, 2, 2))
+
+
+def scale(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Grey levels 0 (background) to 255 (ink) as the network sees them: uint8 (N, 32, 32) -> (N, 1, 32, 32)."""
+    return images.to(dtype).mul_((INK - BACKGROUND) / 255).add_(BACKGROUND).unsqueeze(1)
+
+
+class Squash(nn.Module):
+    """The squashing function f(a) = A tanh(S a), with f(1) = 1 and f(-1) = -1 (appendix A). Any shape."""
+
+    A, S = 1.7159, 2 / 3
+
+    def forward(self, a: Tensor) -> Tensor:
+        return self.A * torch.tanh(self.S * a)
+
+
+class Subsampling(nn.Module):
+    """Each 2x2 patch: summed, times the map's coefficient, plus the map's bias, then squashed (section II.B).
+
+    (N, C, 2H, 2W) -> (N, C, H, W), with 2C parameters.
+    """
+
+    def __init__(self, maps: int, squash: nn.Module):
+        super().__init__()
+        self.coefficient = nn.Parameter(torch.empty(maps))
+        self.bias = nn.Parameter(torch.empty(maps))
+        self.squash = squash
+
+    def forward(self, maps: Tensor) -> Tensor:
+        sums = F.avg_pool2d(maps, 2, divisor_override=1)
+        return self.squash(self.coefficient.view(-1, 1, 1) * sums + self.bias.view(-1, 1, 1))
+
+
+class TableConvolution(nn.Module):
+    """A 5x5 convolution in which output map i reads only the input maps table[i] (table I).
+
+    (N, in_maps, H, W) -> (N, len(table), H-4, W-4). One kernel a connection, in the table's order, and one bias a map:
+    a connection that the table leaves out is no parameter.
+    """
+
+    def __init__(self, in_maps: int, table: tuple[tuple[int, ...], ...]):
+        super().__init__()
+        pairs = [(out_map, in_map) for out_map, in_maps in enumerate(table) for in_map in in_maps]
+        self.weight = nn.Parameter(torch.empty(len(pairs), 5, 5))
+        self.bias = nn.Parameter(torch.empty(len(table)))
+        self.shape = (len(table), in_maps, 5, 5)
+        self.register_buffer("connections", torch.tensor(pairs).T, persistent=False)  # (2, kernels): to, from
+
+    def forward(self, maps: Tensor) -> Tensor:
+        to_map, from_map = self.connections
+        kernels = self.weight.new_zeros(self.shape).index_put((to_map, from_map), self.weight)
+        return F.conv2d(maps, kernels, self.bias)
+
+
+class RBF(nn.Module):
+    """Euclidean radial basis units with fixed codes (section II.B): y_i = sum_j (x_j - w_ij)^2.
+
+    (N, 84) -> (N, 10). Returns -y_i: the paper's penalty with its sign turned, so that larger is likelier.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("codes", digit_codes(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -(x.unsqueeze(1) - self.codes).square().sum(2)
+
+
+def map_loss(scores: Tensor, labels: Tensor, j: float | None) -> Tensor:
+    """The paper's criterion, eq. 9, of each pattern: scores (N, 10) and labels (N,) -> (N,).
+
+    E = y_D + log(exp(-j) + sum_i exp(-y_i)), with D the correct class and y = -scores the penalties; exp(-j) stands for
+    a "rubbish" class. Without it, j = None, E is the cross-entropy of softmax. Safe for scores of any finite size.
+    """
+    rubbish = -math.inf if j is None else -j
+    return F.cross_entropy(F.pad(scores, (0, 1), value=rubbish), labels, reduction="none")
+
+
+def penalty_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Eq. 8 of each pattern, the penalty y_D of the correct class: scores (N, 10) and labels (N,) -> (N,)."""
+    return -scores.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
+# What each keyword argument of LeNet5 offers; the first of each is the default.
+SUBSAMPLING = {
+    "trainable": Subsampling,
+    "average": lambda maps, squash: nn.AvgPool2d(2),
+}
+CONNECTION = {
+    "table": lambda: TableConvolution(6, TABLE_I),
+    "full": lambda: nn.Conv2d(6, 16, 5),
+}
+ACTIVATION = {"squash": Squash, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
+OUTPUT = {"linear": lambda: nn.Linear(84, 10), "rbf": RBF}
+
+
+def choose(what: str, options: dict, name: str):
+    """options[name]; raises ValueError that names the choices."""
+    if name not in options:
+        raise ValueError(f"{what} is {name!r}, but must be one of: {', '.join(options)}")
+    return options[name]
+
+
+INITIAL_COEFFICIENT = 1 / 4  # of S2 and S4, on which the paper is silent: they start as averages
+
+
+def initial_bound(fan_in):
+    """Weights start uniform within +- this bound, by the fan-in of the unit they feed (section III)."""
+    return 2.4 / fan_in
+
+
+class LeNet5(nn.Module):
+    """LeNet-5 (section II.B, figure 2): images (N, 1, 32, 32) -> class scores (N, 10), larger is likelier.
+
+    The default is the published network up to F6 with ten linear outputs in place of the RBF units: 60,850 parameters.
+    `output="rbf"` is the published network (60,000). `subsampling="average", connection="full", activation="tanh"`
+    (or "sigmoid", "relu") is the simplified network that most repositories call LeNet-5 (61,706).
+
+    Weights start uniform in +-2.4/F, F the fan-in of the unit they feed (section III), from torch's default generator.
+    Raises ValueError on an option that does not exist.
+    """
+
+    def __init__(self, subsampling="trainable", connection="table", activation="squash", output="linear"):
+        super().__init__()
+        subsample = choose("subsampling", SUBSAMPLING, subsampling)
+        self.squash = choose("activation", ACTIVATION, activation)()
+        self.c1 = nn.Conv2d(1, 6, 5)
+        self.s2 = subsample(6, self.squash)
+        self.c3 = choose("connection", CONNECTION, connection)()
+        self.s4 = subsample(16, self.squash)
+        self.c5 = nn.Conv2d(16, 120, 5)
+        self.f6 = nn.Linear(120, 84)
+        self.output = choose("output", OUTPUT, output)()
+        self.reset_parameters()
+
+    def forward(self, images: Tensor) -> Tensor:
+        c1 = self.squash(self.c1(images))  # (N, 6, 28, 28)
+        s2 = self.s2(c1)  # (N, 6, 14, 14)
+        c3 = self.squash(self.c3(s2))  # (N, 16, 10, 10)
+        s4 = self.s4(c3)  # (N, 16, 5, 5)
+        c5 = self.squash(self.c5(s4)).flatten(1)  # (N, 120)
+        f6 = self.squash(self.f6(c5))  # (N, 84)
+        return self.output(f6)  # (N, 10)
+
+    @torch.no_grad()
+    def reset_parameters(self):
+        """Draw the initial weights; S2 and S4 start alike in all maps, with bias 0."""
+        for layer in self.children():
+            if isinstance(layer, Subsampling):
+                layer.coefficient.fill_(INITIAL_COEFFICIENT)
+                layer.bias.zero_()
+            elif isinstance(layer, TableConvolution):
+                bound = initial_bound(25 * layer.connections[0].bincount())
+                layer.weight.uniform_(-1, 1).mul_(bound[layer.connections[0]].view(-1, 1, 1))
+                layer.bias.uniform_(-1, 1).mul_(bound)
+            elif isinstance(layer, (nn.Conv2d, nn.Linear)):
+                bound = initial_bound(layer.weight[0].numel())
+                layer.weight.uniform_(-bound, bound)
+                layer.bias.uniform_(-bound, bound)
+
+
+def layer_table(model: LeNet5) -> dict[str, tuple[tuple[int, ...], int, int]]:
+    """Of each layer, measured on one 32x32 image: output shape, trainable parameters, connections.
+
+    A connection is one weight or bias at work at one place: a shared weight counts as often as it is used.
+    """
+    table = {}
+
+    def measure(name):
+        def hook(layer, inputs, output):
+            parameters = sum(p.numel() for p in layer.parameters())
+            if isinstance(layer, Subsampling):  # four inputs and a bias a unit
+                connections = 5 * output.numel()
+            elif isinstance(layer, RBF):
+                connections = layer.codes.numel()
+            else:  # a convolution uses all its parameters once a position
+                connections = parameters * output[0, 0].numel()
+            table[name] = (tuple(output.shape[1:]), parameters, connections)
+
+        return hook
+
+    layers = [(name, layer) for name, layer in model.named_children() if layer is not model.squash]
+    handles = [layer.register_forward_hook(measure(name)) for name, layer in layers]
+    with torch.no_grad():
+        model(torch.zeros(1, 1, 32, 32))
+    for handle in handles:
+        handle.remove()
+    return table
+
+
+# The paper's own figures (section II.B), and the README's for the default network, which differs in its output only.
+PAPER = {
+    "c1": ((6, 28, 28), 156, 122_304),
+    "s2": ((6, 14, 14), 12, 5_880),
+    "c3": ((16, 10, 10), 1_516, 151_600),
+    "s4": ((16, 5, 5), 32, 2_000),
+    "c5": ((120, 1, 1), 48_120, 48_120),
+    "f6": ((84,), 10_164, 10_164),
+    "output": ((10,), 0, 840),
+}
+README = {**PAPER, "output": ((10,), 850, 850)}
+
+
+def print_comparison(title: str, model: LeNet5, source: str, expected: dict) -> bool:
+    """Print a network's layers beside the figures expected of it; returns whether all agree."""
+    print(f"{title}\n{'':8}{'output':>12}{'parameters':>12}{'connections':>13}   {source}")
+    measured = layer_table(model)
+    for name, row in measured.items():
+        shape = "x".join(map(str, row[0]))
+        verdict = "the same" if row == expected[name] else f"differs: {expected[name]}"
+        print(f"{name.upper() if len(name) == 2 else name:8}{shape:>12}{row[1]:>12,}{row[2]:>13,}   {verdict}")
+    totals = [[sum(row[i] for row in rows.values()) for i in (1, 2)] for rows in (measured, expected)]
+    print("{:8}{:>12}{:>12,}{:>13,}   {:,} and {:,}\n".format("total", "", *totals[0], *totals[1]))
+    return measured == expected
+
+
+if __name__ == "__main__":
+    published = print_comparison('As published: LeNet5(output="rbf")', LeNet5(output="rbf"), "paper", PAPER)
+    default = print_comparison("The default: LeNet5()", LeNet5(), "README", README)
+    sys.exit(0 if published and default else 1)
