@@ -8,7 +8,7 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 import utils
-from fast import Gradient, capture, flatten, supports
+from fast import Gradient, flatten, supports
 from model import LeNet5, map_loss, pad, scale
+from optimizer import DiagonalLM, curvature
 from utils import UserError
 
 # All that a recipe decides; flags override epochs, batch_size and lr.
@@ -32,8 +33,19 @@ RECIPES = {
         "epochs": 20,
         "average": True,  # report the weights' running average, of time constant one epoch, beside the last weights
     },
+    "1998": {
+        "network": {"output": "rbf"},
+        "j": 1.0,
+        "factor": 0.05,
+        "optimizer": "diagonal-lm",
+        "lr": [0.0005] * 2 + [0.0002] * 3 + [0.0001] * 3 + [0.00005] * 4 + [0.00001],
+        "batch_size": 1,
+        "epochs": 20,
+        "average": False,
+    },
 }
 
+CURVATURE_PATTERNS = 500  # on which the curvature is estimated before each pass (appendix C)
 CHUNK = 25  # steps between two looks at the progress bar, and in one CUDA graph
 
 
@@ -96,10 +108,11 @@ def main():
 def epoch_line(checkpoint: dict, batches: int) -> str:
     """What the last epoch came to."""
     last, epochs = checkpoint["history"][-1], checkpoint["recipe"]["epochs"]
+    step_range = "  effective steps {:.1e} to {:.1e}".format(*last["step_range"]) if "step_range" in last else ""
     return (
         f"epoch {last['epoch']:2}/{epochs}  train loss {last['train_loss']:.4f}, accuracy {last['train_accuracy']:.2%}"
         f"  test accuracy {last['test_accuracy']:.2%}"
-        f"  {last['seconds']:.1f} s, {batches / last['seconds']:,.0f} steps/s"
+        f"  {last['seconds']:.1f} s, {batches / last['seconds']:,.0f} steps/s{step_range}"
     )
 
 
@@ -169,7 +182,11 @@ def train(run: dict, train_set, test_set, checkpoint: dict | None = None, plain=
         totals.zero_()
         if rate != (rate := recipe["lr"][min(epoch, len(recipe["lr"])) - 1]):
             optimizer.param_groups[0]["lr"] = rate
-            run_chunk = try_capture(eager, chunks[0], changed)
+            run_chunk = as_graph(eager, chunks[0], changed)
+        if recipe["optimizer"] == "diagonal-lm":
+            sample = scale(images[torch.randperm(count)[:CURVATURE_PATTERNS].to(device)])
+            h = curvature(model, sample, recipe["factor"])
+            optimizer.set_curvature([torch.cat([h_layer.flatten() for h_layer in h])])
         for chunk in chunks:
             (run_chunk if chunk.shape == chunks[0].shape else eager)(chunk)
             if bar is not None:
@@ -193,6 +210,8 @@ def train(run: dict, train_set, test_set, checkpoint: dict | None = None, plain=
                 "seconds": seconds,
             }
         )
+        if recipe["optimizer"] == "diagonal-lm":
+            history[-1]["step_range"] = optimizer.effective_steps()
         yield {
             "format": utils.FORMAT,
             "arguments": recipe["network"],
@@ -208,12 +227,14 @@ def train(run: dict, train_set, test_set, checkpoint: dict | None = None, plain=
 
 
 def make_optimizer(recipe: dict, weights: torch.nn.Parameter) -> torch.optim.Optimizer:
-    """The recipe's optimizer, its state made: a step along a gradient of zero moves nothing."""
+    """The recipe's optimizer, its state made."""
+    if recipe["optimizer"] == "diagonal-lm":
+        return DiagonalLM([weights], lr=recipe["lr"][0])
     kind = weights.device.type
     optimizer = torch.optim.Adam(
         [weights], lr=recipe["lr"][0], fused=kind in ("cpu", "cuda"), capturable=kind == "cuda"
     )
-    optimizer.step()
+    optimizer.step()  # along a gradient of zero: it makes the state and moves nothing
     optimizer.state[weights]["step"].zero_()
     return optimizer
 
@@ -238,15 +259,37 @@ def make_gradient(recipe: dict, model: LeNet5, weights: torch.nn.Parameter, size
     return gradient
 
 
-def try_capture(eager, chunk: Tensor, changed: list[Tensor]):
-    """`eager` recorded as a CUDA graph, where there is CUDA and recording works; else `eager` itself."""
+def as_graph(steps: Callable[[Tensor], None], chunk: Tensor, changed: list[Tensor]) -> Callable[[Tensor], None]:
+    """`steps` for chunks of this shape, recorded as one CUDA graph; off CUDA, or where recording fails, `steps` itself.
+
+    Launching a step's hundred small kernels takes longer than running them; a graph launches them all at once.
+    `changed` are the tensors that a step changes: what the warm-up, which CUDA asks for, does to them is undone.
+    """
     if chunk.device.type != "cuda":
-        return eager
+        return steps
+    static = chunk.clone()
+    before = [tensor.clone() for tensor in changed]
+    graph = torch.cuda.CUDAGraph()
     try:
-        return capture(eager, chunk, changed)
+        stream = torch.cuda.Stream(chunk.device)
+        stream.wait_stream(torch.cuda.current_stream(chunk.device))
+        with torch.cuda.stream(stream):
+            steps(static)
+        torch.cuda.current_stream(chunk.device).wait_stream(stream)
+        with torch.cuda.graph(graph):
+            steps(static)
     except RuntimeError as error:
         print(f"no CUDA graph here ({str(error).splitlines()[0]}); going on step by step, slower", file=sys.stderr)
-        return eager
+        return steps
+    finally:
+        for tensor, value in zip(changed, before):
+            tensor.copy_(value)
+
+    def replay(chunk: Tensor):
+        static.copy_(chunk)
+        graph.replay()
+
+    return replay
 
 
 def copy_to_cpu(value):

@@ -7,9 +7,9 @@ once, which makes subsampling a sum of rows and copies 36 inputs a patch where t
 """
 
 import math
-from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import BACKGROUND, INK, RBF, LeNet5, Squash, Subsampling, TableConvolution
@@ -39,9 +39,9 @@ def supports(model: LeNet5) -> bool:
 class PatchConvolution:
     """A 5x5 convolution with C input and M output maps as one product: (4M, 36C + 1) weights @ (36C + 1, n) columns.
 
-    Weights: row (m, i, j) makes unit (i, j) of the 2x2 patches of map m; of its 6x6 weights for an input map, 25 are the
-    kernel, shifted by (i, j), and 11 are 0; the last one is the bias. Columns: the 6x6 inputs (p, q) of one patch in all
-    input maps, ordered (p // 2, q // 2, map, p % 2, q % 2), and a 1.
+    Weights: row (m, i, j) makes unit (i, j) of the 2x2 patches of map m; of its 6x6 weights for an input map, 25 are
+    the kernel, shifted by (i, j), and 11 are 0; the last one is the bias. Columns: the 6x6 inputs (p, q) of one patch
+    in all input maps, ordered (p // 2, q // 2, map, p % 2, q % 2), and a 1.
     """
 
     def __init__(self, layer: nn.Conv2d | TableConvolution, in_maps: int, places: int):
@@ -52,35 +52,32 @@ class PatchConvolution:
             to_map, from_map = torch.cartesian_prod(torch.arange(maps), torch.arange(in_maps)).T
         zero = count + maps  # where [kernels, biases, 0] holds the 0
         index = torch.full((maps, 2, 2, in_maps, 6, 6), zero)
-        for i in (0, 1):
-            for j in (0, 1):
-                index[to_map, i, j, from_map, i : i + 5, j : j + 5] = torch.arange(count).view(-1, 5, 5)
+        for i, j in (0, 0), (0, 1), (1, 0), (1, 1):
+            index[to_map, i, j, from_map, i : i + 5, j : j + 5] = torch.arange(count).view(-1, 5, 5)
         index = index.view(4 * maps, in_maps, 3, 2, 3, 2).permute(0, 2, 4, 1, 3, 5).flatten(1)
         biases = torch.arange(count, zero).repeat_interleave(4).unsqueeze(1)
-        index = torch.cat([index, biases], 1)
-        self.index = index.to(layer.bias.device)
-        self.uses = index.flatten().argsort(stable=True)[: 4 * zero].view(zero, 4).to(layer.bias.device)
-        self.parameters, self.gradient = (
-            torch.as_strided(t.detach(), (zero,), (1,), t.storage_offset()) for t in (layer.weight, layer.weight.grad)
-        )  # kernels and biases, neighbours in the flat vector
-        self.zero = layer.bias.detach().new_zeros(1)
+        self.index = torch.cat([index, biases], 1).to(layer.bias.device)
+        self.uses = self.index.flatten().argsort(stable=True)[: 4 * zero].view(zero, 4)
+        # kernels and biases are neighbours in the flat vector
+        self.parameters = layer.weight.detach().as_strided((zero,), (1,))
+        self.gradient = layer.weight.grad.as_strided((zero,), (1,))
         self.columns = layer.bias.detach().new_ones(36 * in_maps + 1, places)
         self.error = torch.empty_like(self.columns)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs, a view of the layer's input with the columns' shape, -> weighted sums (M, 4, n)."""
         self.columns[:-1].view(inputs.shape).copy_(inputs)
-        self.weights = torch.cat([self.parameters, self.zero]).take(self.index)
+        self.weights = F.pad(self.parameters, (0, 1)).take(self.index)
         return torch.mm(self.weights, self.columns).unflatten(0, (-1, 4))
 
-    def backward(self, error: Tensor):
+    def backward(self, da: Tensor):
         """dE/d(weighted sums) (M, 4, n) -> the parameters' gradient: each one is used in four rows."""
-        uses = torch.mm(error.flatten(0, 1), self.columns.T).take(self.uses)
+        uses = torch.mm(da.flatten(0, 1), self.columns.T).take(self.uses)
         torch.sum(uses, 1, out=self.gradient)
 
-    def backward_to_input(self, error: Tensor) -> Tensor:
-        """dE/d(weighted sums) -> dE/d(columns) (36C + 1, n)."""
-        return torch.mm(self.weights.T, error.flatten(0, 1), out=self.error)
+    def backward_to_input(self, da: Tensor):
+        """dE/d(weighted sums) (M, 4, n) -> dE/d(columns) (36C + 1, n), in self.error."""
+        torch.mm(self.weights.T, da.flatten(0, 1), out=self.error)
 
 
 class Gradient:
@@ -184,31 +181,3 @@ def dense_backward(layer: nn.Conv2d | nn.Linear, da: Tensor, x: Tensor) -> Tenso
     torch.mm(da, x.T, out=layer.weight.grad.flatten(1))
     torch.sum(da, 1, out=layer.bias.grad)
     return torch.mm(layer.weight.flatten(1).T, da)
-
-
-def capture(steps: Callable[[Tensor], None], chunk: Tensor, changed: list[Tensor]) -> Callable[[Tensor], None]:
-    """Record steps(chunk) as one CUDA graph; returns a function that does the same for other chunks of its shape.
-
-    Launching a step's hundred small kernels one by one takes longer than running them. `changed` are the tensors that
-    a step changes: what the warm-up does to them is undone. Raises RuntimeError where capture is not possible.
-    """
-    static = chunk.clone()
-    before = [tensor.clone() for tensor in changed]
-    try:
-        warm_up = torch.cuda.Stream(chunk.device)
-        warm_up.wait_stream(torch.cuda.current_stream(chunk.device))
-        with torch.cuda.stream(warm_up):
-            steps(static)
-        torch.cuda.current_stream(chunk.device).wait_stream(warm_up)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            steps(static)
-    finally:
-        for tensor, value in zip(changed, before):
-            tensor.copy_(value)
-
-    def replay(chunk: Tensor):
-        static.copy_(chunk)
-        graph.replay()
-
-    return replay

@@ -1,0 +1,173 @@
+"""The written-out gradient beside automatic differentiation, and the CUDA graph beside single steps."""
+
+import copy
+
+import pytest
+import torch
+
+import ClassifyTask_train
+import utils
+from fast import Gradient, flatten, supports
+from model import LeNet5, map_loss, pad, scale
+
+NETWORKS = [
+    ({}, None),
+    ({"connection": "full"}, None),
+    ({"output": "rbf"}, 1.0),
+    ({"output": "rbf", "connection": "full"}, 0.1),
+]
+
+
+def digits(count):
+    images, labels = utils.load_dataset("digits", None, "train")
+    return pad(images[:count]), labels[:count]
+
+
+def network(options, wide, dtype=torch.float64):
+    """A network with the initial weights, or (wide) with larger ones, as training makes them."""
+    torch.manual_seed(0)
+    model = LeNet5(**options).to(dtype)
+    if wide:
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.1 * torch.randn_like(p))
+    return model
+
+
+def plain(model, images, labels, j, factor):
+    """Losses and the flat gradient of factor * sum of the losses, by automatic differentiation."""
+    losses = map_loss(model(scale(images, next(model.parameters()).dtype)), labels, j)
+    gradients = torch.autograd.grad(factor * losses.sum(), list(model.parameters()))
+    return losses.detach(), torch.cat([g.flatten() for g in gradients])
+
+
+@pytest.mark.parametrize("batch", [1, 5, 32])
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(("options", "j"), NETWORKS)
+def test_agrees_with_the_plain_path_in_double_precision(options, j, wide, batch):
+    images, labels = digits(batch)
+    model = network(options, wide)
+    losses, expected = plain(model, images, labels, j, 0.3)
+    with torch.no_grad():
+        scores = model(scale(images, torch.float64))
+    flat = flatten(model)
+    flat.grad.fill_(float("nan"))  # every element must be written
+    found_losses, found_scores = Gradient(model, batch, 0.3, j)(images, labels)
+    assert torch.allclose(found_losses, losses, rtol=1e-10, atol=1e-10)
+    assert torch.allclose(found_scores, scores, rtol=1e-10, atol=1e-10)
+    assert (flat.grad - expected).norm() <= 1e-10 * expected.norm()
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(("options", "j"), NETWORKS)
+def test_is_as_exact_as_the_plain_path_in_single_precision(options, j, wide):
+    images, labels = digits(32)
+    model = network(options, wide, torch.float32)
+    _, exact = plain(copy.deepcopy(model).double(), images, labels, j, 1.0)
+    _, single = plain(model, images, labels, j, 1.0)
+    flat = flatten(model)
+    Gradient(model, 32, 1.0, j)(images, labels)
+    assert (flat.grad - exact).norm() <= 2 * (single - exact).norm()
+
+
+def test_flat_parameters_are_the_models():
+    model = LeNet5()
+    before = copy.deepcopy(model.state_dict())
+    flat = flatten(model)
+    assert flat.numel() == 60_850
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    with torch.no_grad():
+        flat.zero_()
+    assert all(p.eq(0).all() for p in model.parameters())
+    model(torch.ones(1, 1, 32, 32)).sum().backward()
+    assert flat.grad[-10:].eq(1).all()  # the output's biases
+
+
+def test_unsupported_networks_take_the_plain_path():
+    assert supports(LeNet5(connection="full"))
+    assert not supports(LeNet5(subsampling="average"))
+    assert not supports(LeNet5(activation="relu"))
+
+
+def train(device="cpu", plain=False, epochs=1, batch_size=32, checkpoint=None, recipe="adam", count=None):
+    run = {
+        "recipe": {"name": recipe, **ClassifyTask_train.RECIPES[recipe], "epochs": epochs, "batch_size": batch_size},
+        "dataset": "digits",
+        "seed": 1,
+    }
+    sets = [[t[:count].to(device) for t in utils.load_dataset("digits", None, name)] for name in ("train", "test")]
+    return list(ClassifyTask_train.train(run, *sets, checkpoint=checkpoint, plain=plain))
+
+
+def distance(a, b):
+    a, b = (torch.cat([tensor.flatten() for tensor in c["last"].values()]) for c in (a, b))
+    return (a - b).norm() / b.norm()
+
+
+def same(a, b):
+    return all(torch.equal(a[which][name], b[which][name]) for which in ("model", "last") for name in a[which])
+
+
+def test_300_steps_lead_to_the_weights_of_the_plain_path():
+    fast, slow = (train(plain=plain, epochs=7)[-1] for plain in (False, True))  # 45 steps an epoch
+    assert distance(fast, slow) <= 1e-3
+    assert not same(fast, slow)  # two paths were taken
+
+
+@pytest.mark.parametrize("recipe", ["adam", "1998"])
+def test_resumed_is_uninterrupted_bit_for_bit(recipe):
+    settings = {"recipe": recipe, "epochs": 3, "batch_size": 32 if recipe == "adam" else 1, "count": 300}
+    whole = train(**settings)
+    resumed = train(**settings, checkpoint=whole[0])
+    assert len(resumed) == 2
+    assert same(whole[-1], resumed[-1])
+    strip = [{key: value for key, value in row.items() if key != "seconds"} for row in whole[-1]["history"]]
+    assert strip == [{k: v for k, v in row.items() if k != "seconds"} for row in resumed[-1]["history"]]
+
+
+def test_the_last_smaller_batch_is_trained_on():
+    smaller, without = train(batch_size=32, count=70), train(batch_size=32, count=64)
+    assert not same(smaller[-1], without[-1])
+    assert smaller[-1]["optimizer"]["state"][0]["step"] == 3
+
+
+@pytest.mark.cuda
+class TestCuda:
+    """What only a CUDA device can show."""
+
+    @pytest.fixture(autouse=True)
+    def device(self):
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+        utils.pick_device("cuda")
+        yield
+        torch.use_deterministic_algorithms(False)
+
+    def test_graph_equals_single_steps(self, monkeypatch):
+        graph = train("cuda", epochs=3)
+        monkeypatch.setattr(ClassifyTask_train, "as_graph", lambda steps, chunk, changed: steps)
+        assert same(graph[-1], train("cuda", epochs=3)[-1])
+
+    def test_capture_succeeds(self, capsys):
+        train("cuda")
+        assert "no CUDA graph" not in capsys.readouterr().err
+
+    @pytest.mark.parametrize("recipe", ["adam", "1998"])
+    @pytest.mark.parametrize("plain", [False, True])
+    def test_same_seed_same_weights_and_exact_resumption(self, recipe, plain):
+        settings = {"recipe": recipe, "plain": plain, "epochs": 3, "batch_size": 32 if recipe == "adam" else 1}
+        first, second = train("cuda", **settings), train("cuda", **settings)
+        assert same(first[-1], second[-1])
+        assert same(first[-1], train("cuda", **settings, checkpoint=first[0])[-1])
+
+    def test_agrees_with_the_cpu(self):
+        assert distance(train("cuda", epochs=3)[-1], train("cpu", epochs=3)[-1]) <= 1e-3
+
+    @pytest.mark.parametrize(("options", "j"), NETWORKS)
+    def test_gradient_in_double_precision(self, options, j):
+        images, labels = (t.cuda() for t in digits(32))
+        model = network(options, wide=True).cuda()
+        _, expected = plain(model, images, labels, j, 1.0)
+        flat = flatten(model)
+        Gradient(model, 32, 1.0, j)(images, labels)
+        assert (flat.grad - expected).norm() <= 1e-10 * expected.norm()
