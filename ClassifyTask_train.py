@@ -25,6 +25,7 @@ from utils import UserError
 RECIPES = {
     "adam": {
         "network": {},  # keyword arguments of LeNet5
+        "start": {"bound": "1/sqrt(F)", "coefficient": 1.0},  # keyword arguments of LeNet5.reset_parameters
         "j": None,  # of eq. 9; without it, the loss is cross-entropy
         "factor": None,  # on the sum of a batch's losses; None: one over the batch size, the mean
         "optimizer": "adam",
@@ -35,6 +36,7 @@ RECIPES = {
     },
     "1998": {
         "network": {"output": "rbf"},
+        "start": {"bound": "2.4/F", "coefficient": 0.25},
         "j": 1.0,
         "factor": 0.05,
         "optimizer": "diagonal-lm",
@@ -134,9 +136,13 @@ def train(run: dict, train_set, test_set, checkpoint: dict | None = None, plain=
     Raises UserError, and yields nothing, for an epoch after which loss or weights are not finite.
     """
     recipe, device = run["recipe"], train_set[0].device
+    threads = 1 if recipe["batch_size"] == 1 else 2  # more cost more than they give, and one number suits all machines
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
     images, labels, test_images, test_labels = pad(train_set[0]), train_set[1], pad(test_set[0]), test_set[1]
+    model = LeNet5(**recipe["network"])
     torch.manual_seed(run["seed"])
-    model = LeNet5(**recipe["network"]).to(device)
+    model.reset_parameters(**recipe["start"])
+    model.to(device)
     weights = flatten(model)
     reported = copy.deepcopy(model) if recipe["average"] else model
     average = flatten(reported).data if recipe["average"] else None

@@ -153,12 +153,8 @@ def choose(what: str, options: dict, name: str):
     return options[name]
 
 
-INITIAL_COEFFICIENT = 1 / 4  # of S2 and S4, on which the paper is silent: they start as averages
-
-
-def initial_bound(fan_in):
-    """Weights start uniform within +- this bound, by the fan-in of the unit they feed (section III)."""
-    return 2.4 / fan_in
+# Weights start uniform within +- a bound that depends on the fan-in F of the unit they feed; 2.4/F is section III's.
+BOUNDS = {"2.4/F": lambda fan_in: 2.4 / fan_in, "1/sqrt(F)": lambda fan_in: fan_in**-0.5}
 
 
 class LeNet5(nn.Module):
@@ -168,8 +164,7 @@ class LeNet5(nn.Module):
     `output="rbf"` is the published network (60,000). `subsampling="average", connection="full", activation="tanh"`
     (or "sigmoid", "relu") is the simplified network that most repositories call LeNet-5 (61,706).
 
-    Weights start uniform in +-2.4/F, F the fan-in of the unit they feed (section III), from torch's default generator.
-    Raises ValueError on an option that does not exist.
+    Weights start as reset_parameters says. Raises ValueError on an option that does not exist.
     """
 
     def __init__(self, subsampling="trainable", connection="table", activation="squash", output="linear"):
@@ -195,20 +190,24 @@ class LeNet5(nn.Module):
         return self.output(f6)  # (N, 10)
 
     @torch.no_grad()
-    def reset_parameters(self):
-        """Draw the initial weights; S2 and S4 start alike in all maps, with bias 0."""
+    def reset_parameters(self, bound: str = "2.4/F", coefficient: float = 1 / 4):
+        """Draw the initial weights from torch's default generator, uniform within +-BOUNDS[bound].
+
+        The paper is silent on S2 and S4: they start with this coefficient (1/4: as averages) and bias 0 in all maps.
+        """
+        bound_of = choose("bound", BOUNDS, bound)
         for layer in self.children():
             if isinstance(layer, Subsampling):
-                layer.coefficient.fill_(INITIAL_COEFFICIENT)
+                layer.coefficient.fill_(coefficient)
                 layer.bias.zero_()
             elif isinstance(layer, TableConvolution):
-                bound = initial_bound(25 * layer.connections[0].bincount())
-                layer.weight.uniform_(-1, 1).mul_(bound[layer.connections[0]].view(-1, 1, 1))
-                layer.bias.uniform_(-1, 1).mul_(bound)
+                limit = bound_of(25 * layer.connections[0].bincount())
+                layer.weight.uniform_(-1, 1).mul_(limit[layer.connections[0]].view(-1, 1, 1))
+                layer.bias.uniform_(-1, 1).mul_(limit)
             elif isinstance(layer, (nn.Conv2d, nn.Linear)):
-                bound = initial_bound(layer.weight[0].numel())
-                layer.weight.uniform_(-bound, bound)
-                layer.bias.uniform_(-bound, bound)
+                limit = bound_of(layer.weight[0].numel())
+                layer.weight.uniform_(-limit, limit)
+                layer.bias.uniform_(-limit, limit)
 
 
 def layer_table(model: LeNet5) -> dict[str, tuple[tuple[int, ...], int, int]]:

@@ -1,0 +1,258 @@
+"""How long a training step takes: the usual script, the same with the data set as one tensor, and this project.
+
+python -m experiments.benchmark
+
+All train the default LeNet5 by the default recipe (float32, Adam, batches of 32, each digit once an epoch). They run in
+turn, round after round; a figure is the median over rounds, a ratio the median of the rounds' ratios. Writes
+Record/study/benchmark.json and benchmark.png. Nothing else should run on the machine meanwhile.
+"""
+
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import DataLoader, Subset
+from torchvision import datasets, transforms
+from tqdm import tqdm
+
+import ClassifyTask_train
+import plots
+import utils
+from model import BACKGROUND, INK, LeNet5, layer_table, pad, scale
+
+PATH = utils.RECORD / "study" / "benchmark.json"
+DATA = Path("data")
+ROUNDS = 7
+DIGITS = 9600  # 300 steps
+BATCH = 32
+RECIPE = {"name": "adam", **ClassifyTask_train.RECIPES["adam"]}
+
+
+def new_model(device: torch.device) -> LeNet5:
+    torch.manual_seed(0)
+    return LeNet5().to(device)
+
+
+def usual(device: torch.device) -> float:
+    """Milliseconds a step of the script that tutorials teach: torchvision's MNIST with transforms, a DataLoader."""
+    contrast = INK - BACKGROUND
+    transform = transforms.Compose(
+        [transforms.Pad(2), transforms.ToTensor(), transforms.Normalize((-BACKGROUND / contrast,), (1 / contrast,))]
+    )
+    dataset = Subset(datasets.MNIST(str(DATA), train=True, transform=transform), range(DIGITS))
+    workers = {"num_workers": 1, "pin_memory": True} if device.type == "cuda" else {}
+    loader = DataLoader(dataset, batch_size=BATCH, shuffle=True, **workers)
+    model = new_model(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=RECIPE["lr"][0])
+    start = time.perf_counter()
+    for step, (images, labels) in enumerate(loader):
+        images, labels = images.to(device), labels.to(device)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        if step % 10 == 0:
+            loss.item()
+    return 1000 * (time.perf_counter() - start) / len(loader)
+
+
+def resident(device: torch.device) -> float:
+    """Milliseconds a step of the same script with the data set as one tensor on the device, padded and scaled once."""
+    images, labels = (tensor[:DIGITS].to(device) for tensor in utils.load_dataset("mnist", DATA, "train"))
+    images = scale(pad(images))
+    model = new_model(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=RECIPE["lr"][0])
+    start = time.perf_counter()
+    for step, chosen in enumerate(torch.randperm(DIGITS, device=device).split(BATCH)):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images[chosen]), labels[chosen])
+        loss.backward()
+        optimizer.step()
+        if step % 10 == 0:
+            loss.item()
+    return 1000 * (time.perf_counter() - start) / (step + 1)
+
+
+def project(device: torch.device, plain: bool = False) -> float:
+    """Milliseconds a step of ClassifyTask_train.py, as its history has them: the second epoch."""
+    return 1000 * train(device, plain)["history"][-1]["seconds"] / (DIGITS // BATCH)
+
+
+def train(device: torch.device, plain: bool) -> dict:
+    train_set = [tensor[:DIGITS].to(device) for tensor in utils.load_dataset("mnist", DATA, "train")]
+    test_set = [tensor[:100].to(device) for tensor in utils.load_dataset("mnist", DATA, "test")]
+    run = {"recipe": {**RECIPE, "epochs": 2}, "dataset": "mnist", "seed": 0}
+    return list(ClassifyTask_train.train(run, train_set, test_set, plain=plain))[-1]
+
+
+VARIANTS = {
+    "usual script": usual,
+    "usual script, data set as one tensor": resident,
+    "this project, --plain": lambda device: project(device, plain=True),
+    "this project": project,
+}
+
+
+def measure(device: torch.device) -> dict:
+    """Run the variants in turn; medians, and the ratios of each to this project."""
+    times = {name: [] for name in VARIANTS}
+    for round_ in tqdm(range(ROUNDS + 1), desc=f"rounds on {device}", disable=None):
+        for name, variant in VARIANTS.items():
+            milliseconds = variant(device)
+            if round_:  # the first is the warm-up
+                times[name].append(milliseconds)
+    rows = {}
+    for name, own in times.items():
+        ratios = [other / this for other, this in zip(own, times["this project"])]
+        rows[name] = {
+            "milliseconds": statistics.median(own),
+            "ratio": statistics.median(ratios),
+            "ratio_range": [min(ratios), max(ratios)],
+        }
+    return rows
+
+
+def floor(device: torch.device) -> float:
+    """Milliseconds that a step's arithmetic alone would take at the speed of a large matrix product."""
+    connections = {name: row[2] for name, row in layer_table(LeNet5()).items()}
+    # forward, gradient of the weights, gradient of the input (not for C1): a multiplication and an addition each
+    operations = 2 * BATCH * (3 * sum(connections.values()) - connections["c1"])
+    a, b = torch.rand(2, 2048, 2048, device=device)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        (a @ b).sum().item()
+        seconds.append(time.perf_counter() - start)
+    return 1000 * operations / (2 * 2048**3 / min(seconds))
+
+
+def check(device: torch.device) -> float:
+    """How far, relative to their norm, the weights of both paths are apart after 600 steps from the same start."""
+    fast, plain = (
+        torch.cat([tensor.flatten() for tensor in train(device, plain)["last"].values()]) for plain in (False, True)
+    )
+    return ((fast - plain).norm() / plain.norm()).item()
+
+
+GROUPS = {
+    "matrix products": ("mm", "addmm"),
+    "squashing and its slope": ("sigmoid_", "sigmoid_backward", "tanh", "tanh_backward"),
+    "patches and batches copied": ("copy_", "index", "take", "index_select", "constant_pad_nd", "cat"),
+    "sums": ("sum", "argmax", "_log_softmax"),
+    "Adam": ("_fused_adam_",),
+}
+
+
+def profile_step() -> dict[str, float]:
+    """The share of each kind of operation in the time of a training step on the CPU."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        train(torch.device("cpu"), plain=False)
+    times = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in profiler.key_averages()}
+    total = sum(times.values())
+    shares = {group: sum(times.get(name, 0) for name in names) / total for group, names in GROUPS.items()}
+    return {**shares, "the rest: additions, scaling, bookkeeping": 1 - sum(shares.values())}
+
+
+IMPORT = "import time; start = time.perf_counter(); import torch, torchvision; seconds = time.perf_counter() - start\n"
+FIRST_STEP = """
+import sys, tempfile, time
+start = time.perf_counter()
+import ClassifyTask_train
+
+def note_time(steps, chunk, changed):
+    global seconds
+    steps(chunk[:1])
+    seconds = time.perf_counter() - start
+    return steps
+
+ClassifyTask_train.as_graph = note_time
+sys.argv = ["", "--dataset", "mnist", "--device", "cpu", "--epochs", "1", "--record-dir", tempfile.mkdtemp()]
+ClassifyTask_train.main()
+"""
+REPORT = "import resource; print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+
+
+def child(code: str) -> tuple[float, float]:
+    """Seconds, and peak memory in MiB, of a Python of its own."""
+    result = subprocess.run([sys.executable, "-c", code + REPORT], capture_output=True, text=True, check=True)
+    seconds, peak = map(float, result.stdout.split()[-2:])
+    return seconds, peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def whole_program() -> dict[str, float]:
+    """Of ClassifyTask_train.py: seconds to the first step and MiB of memory, beside those of importing torch and
+    torchvision alone; and seconds to classify the 10,000 test digits. All on the CPU."""
+    imports, trainings = zip(*[(child(IMPORT), child(FIRST_STEP)) for _ in range(ROUNDS)])
+    images, model, evaluations = pad(utils.load_dataset("mnist", DATA, "test")[0]), LeNet5(), []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        utils.class_scores(model, images)
+        evaluations.append(time.perf_counter() - start)
+    return {
+        "import_seconds": statistics.median(seconds for seconds, _ in imports),
+        "first_step_seconds": statistics.median(seconds for seconds, _ in trainings),
+        "import_mib": statistics.median(mib for _, mib in imports),
+        "training_mib": statistics.median(mib for _, mib in trainings),
+        "evaluation_seconds": statistics.median(evaluations),
+    }
+
+
+@plots.style()
+def draw(path: Path, devices: dict):
+    """Milliseconds a step of each variant, a panel a device, the floor as a line."""
+    figure = plots.new_figure(
+        "How long a training step takes",
+        f"medians of {ROUNDS} interleaved rounds; batch 32, float32",
+        1 + 2 * len(devices),
+    )
+    panels = figure.subplots(len(devices), 1, squeeze=False)[:, 0]
+    for axes, result in zip(panels, devices.values()):
+        names = list(result["variants"])[::-1]
+        times = [result["variants"][name]["milliseconds"] for name in names]
+        colours = [plots.VERMILLION if name == "this project" else plots.BLUE for name in names]
+        axes.barh(names, times, color=colours, height=0.6)
+        for row, (name, milliseconds) in enumerate(zip(names, times)):
+            ratio = result["variants"][name]["ratio"]
+            text = f"{milliseconds:.2f} ms" + (f"  ({ratio:.1f} times as long)" if ratio != 1 else "")
+            axes.annotate(text, (milliseconds, row), (4, 0), textcoords="offset points", va="center")
+        axes.axvline(result["floor"], color=plots.INK, linestyle=":")
+        axes.annotate("floor: its arithmetic alone", (result["floor"], 1), (4, -9), xycoords=("data", "axes fraction"),
+                      textcoords="offset points", color=plots.INK, size=8)  # fmt: skip
+        axes.set(title=result["machine"], xlabel="milliseconds a step", xlim=(0, 1.3 * max(times)))
+        axes.grid(axis="y", visible=False)
+    plots.save(figure, path)
+
+
+def main():
+    utils.find_dataset("mnist", DATA)
+    result = {"command": "python -m experiments.benchmark", "rounds": ROUNDS, "devices": {}}
+    for name in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
+        device = utils.pick_device(name)
+        cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+        result["devices"][name] = {
+            "machine": torch.cuda.get_device_name() if name == "cuda" else cpu,
+            "variants": measure(device),
+            "floor": floor(device),
+            "distance_after_600_steps": check(device),
+        }
+    result["profile"] = profile_step()
+    result["program"] = whole_program()
+    result["versions"] = {**utils.versions(), "system": platform.platform()}
+    utils.save_json(PATH, result)
+    draw(PATH.with_suffix(".png"), result["devices"])
+    for name, device in result["devices"].items():
+        print(f"{name}: {device['machine']}, floor {device['floor']:.2f} ms a step")
+        for variant, row in device["variants"].items():
+            low, high = row["ratio_range"]
+            print(f"  {variant:38} {row['milliseconds']:7.2f} ms  {row['ratio']:5.2f} ({low:.2f} to {high:.2f})")
+    print(f"written: {PATH} and {PATH.with_suffix('.png').name}")
+
+
+if __name__ == "__main__":
+    utils.run_script(main)
