@@ -43,7 +43,6 @@ def main():
         raise UserError(
             f"{path} was trained on {dataset}, not {args.dataset}; leave --dataset out to test it on {dataset}"
         )
-    utils.find_dataset(dataset, args.data_dir)
     test_set = images, labels = [tensor.to(device) for tensor in utils.load_dataset(dataset, args.data_dir, "test")]
 
     model = utils.load_model(checkpoint, args.weights).to(device)
@@ -74,8 +73,9 @@ def main():
         "device": str(device),
         "versions": {**utils.versions(), "scikit-learn": sklearn.__version__},
     }
-    utils.save_json(folder / "metrics.json", metrics)
-    draw(folder, checkpoint, model, images, labels, scores, matrix)
+    with utils.sole_writer(folder / "metrics.json"), utils.whole_files(folder / "metrics.json") as temporary:
+        utils.save_json(temporary / "metrics.json", metrics)
+        draw(temporary, checkpoint, model, images, labels, scores, matrix)
 
     print(f"LeNet-5 on {dataset}, {path}, weights: {args.weights}")
     print(f"accuracy {metrics['accuracy']:.2%}, 95 % interval {low:.2%} to {high:.2%}")
@@ -98,11 +98,11 @@ def draw(folder: Path, checkpoint: dict, model, images, labels, scores, matrix):
     predicted, probability = scores.argmax(1).cpu().numpy(), scores.softmax(1).amax(1).cpu().numpy()
     plots.training_curve(folder / "training_curve.png", checkpoint["history"], f"Training on {where}")
     plots.confusion_matrix(folder / "ConfusionMatrix.png", matrix, f"Confusion matrix on {where}")
-    shown = np.append(np.arange(84), np.flatnonzero(predicted != labels)[:12])
+    shown = np.append(np.arange(84), 84 + np.flatnonzero(predicted[84:] != labels[84:])[:12])
     plots.predictions(
         folder / "Result_of_LeNet_Training.png",
         *(images[shown], labels[shown], predicted[shown]),
-        f"{where}: the first 84 test digits, and the first 12 that are misread",
+        f"{where}: the first 84 test digits, and the next 12 that are misread",
     )
     plots.misclassified(
         folder / "misclassified.png", images, labels, predicted, probability, f"The misread test digits of {where}"

@@ -8,6 +8,7 @@ import copy
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from utils import UserError
 RECIPES = {
     "adam": {
         "network": {},  # keyword arguments of LeNet5
-        "start": {"bound": "1/sqrt(F)", "coefficient": 1.0},  # keyword arguments of LeNet5.reset_parameters
+        "start": {"bound": "2.4/F", "coefficient": 0.25},  # keyword arguments of LeNet5.reset_parameters
         "j": None,  # of eq. 9; without it, the loss is cross-entropy
         "factor": None,  # on the sum of a batch's losses; None: one over the batch size, the mean
         "optimizer": "adam",
@@ -38,7 +39,7 @@ RECIPES = {
         "network": {"output": "rbf"},
         "start": {"bound": "2.4/F", "coefficient": 0.25},
         "j": 1.0,
-        "factor": 0.05,
+        "factor": 0.025,  # on the losses' sum: without it, F6 saturates
         "optimizer": "diagonal-lm",
         "lr": [0.0005] * 2 + [0.0002] * 3 + [0.0001] * 3 + [0.00005] * 4 + [0.00001],
         "batch_size": 1,
@@ -47,7 +48,9 @@ RECIPES = {
     },
 }
 
+THREADS = torch.get_num_threads()  # what the machine, or OMP_NUM_THREADS, allows
 CURVATURE_PATTERNS = 500  # on which the curvature is estimated before each pass (appendix C)
+DIVERGED = 1.5  # times the untrained network's loss: squashing keeps even a diverging loss finite
 CHUNK = 25  # steps between two looks at the progress bar, and in one CUDA graph
 
 
@@ -58,7 +61,7 @@ def main():
     parser.add_argument("--record-dir", type=Path, metavar="DIR", help="where the checkpoint is written")
     parser.add_argument("--device", default="auto", help="cuda if there is one, else cpu; or any torch device")
     parser.add_argument("--recipe", choices=RECIPES, default="adam")
-    parser.add_argument("--epochs", type=utils.positive(int), metavar="N")
+    parser.add_argument("--epochs", type=utils.positive(int, most=5_000), metavar="N")
     parser.add_argument("--batch-size", type=utils.positive(int), metavar="N")
     parser.add_argument("--lr", type=utils.positive(float), metavar="X", help="the first epoch's learning rate")
     parser.add_argument("--seed", type=utils.seed, metavar="N", help="default: 0")
@@ -69,6 +72,12 @@ def main():
     device = utils.pick_device(args.device)
     dataset = utils.find_dataset(args.dataset, args.data_dir)
     path = (args.record_dir or utils.record_dir(args.recipe, dataset)) / "LeNet5.pt"
+    with utils.sole_writer(path):
+        train_to(path, args, dataset, device)
+
+
+def train_to(path: Path, args, dataset: str, device: torch.device):
+    """Train as the flags say, from the checkpoint at path on or from the start, and save each epoch's there."""
     checkpoint = utils.load_checkpoint(path) if args.resume and path.exists() else None
     run = {"recipe": choose_recipe(args, checkpoint), "dataset": dataset, "seed": args.seed or 0}
     if checkpoint:
@@ -76,10 +85,11 @@ def main():
             run["seed"] = checkpoint["seed"]
         for asked, found in ((run, checkpoint), (run["recipe"], checkpoint["recipe"])):
             for key in asked:
-                if key != "recipe" and asked[key] != found[key]:
+                if key != "recipe" and asked[key] != found.get(key):
+                    what = "recipe" if key == "name" else key
                     raise UserError(
-                        f"{path} was trained with {key} {found[key]}, not {asked[key]}; leave the flag out to go on "
-                        "with it, or leave --resume out to start anew"
+                        f"{path} was trained with {what} {found.get(key)}, not {asked[key]}; leave the flag out to go "
+                        "on with it, or leave --resume out to start anew"
                     )
     epochs = run["recipe"]["epochs"]
     if checkpoint and checkpoint["epoch"] == epochs:
@@ -118,41 +128,58 @@ def epoch_line(checkpoint: dict, batches: int) -> str:
     )
 
 
+def show_progress(bar: tqdm, epoch: int, steps: int, totals: Tensor, digits: int):
+    """Move the bar on by some steps; with loss and accuracy over the epoch's digits so far, where looking is free."""
+    bar.set_description(f"epoch {epoch}", refresh=False)
+    if totals.device.type == "cpu":
+        loss, right = (totals.sum(1) / digits).tolist()
+        bar.set_postfix_str(f"loss {loss:.4f}, accuracy {right:.2%}", refresh=False)
+    bar.update(steps)
+
+
 def choose_recipe(args, checkpoint: dict | None) -> dict:
-    """The recipe that --recipe names, or the one that --resume finds, with what the other flags override."""
-    recipe = copy.deepcopy(checkpoint["recipe"] if checkpoint else {"name": args.recipe, **RECIPES[args.recipe]})
-    recipe["name"] = args.recipe
-    recipe["epochs"] = args.epochs or recipe["epochs"]
-    recipe["batch_size"] = args.batch_size or recipe["batch_size"]
-    if args.lr:
-        recipe["lr"] = [lr * (args.lr / recipe["lr"][0]) for lr in recipe["lr"]]
-    return recipe
+    """The recipe that --recipe names, with what the other flags, or else the checkpoint of --resume, override."""
+    recipe = RECIPES[args.recipe]
+    flags = {
+        "epochs": args.epochs,
+        "batch_size": args.batch_size,
+        "lr": args.lr and [args.lr * (lr / recipe["lr"][0]) for lr in recipe["lr"]],
+    }
+    found = checkpoint["recipe"] if checkpoint else recipe
+    chosen = {key: value or found[key] for key, value in flags.items()}
+    return copy.deepcopy({"name": args.recipe, **recipe, **chosen})
 
 
 def train(run: dict, train_set, test_set, checkpoint: dict | None = None, plain=False, bar=None) -> Iterator[dict]:
     """Train and yield a checkpoint after each epoch; from `checkpoint` on, bit for bit as if it had never stopped.
 
     run: recipe, dataset and seed. train_set, test_set: images uint8 (N, 28, 28) and labels int64 (N,), on the device.
-    Raises UserError, and yields nothing, for an epoch after which loss or weights are not finite.
+    Raises UserError, and yields nothing, for an epoch that leaves weights that are not finite or has a loss above that
+    of the initial weights.
     """
     recipe, device = run["recipe"], train_set[0].device
     threads = 1 if recipe["batch_size"] == 1 else 2  # more cost more than they give, and one number suits all machines
-    torch.set_num_threads(min(threads, torch.get_num_threads()))
+    torch.set_num_threads(min(threads, THREADS))
     images, labels, test_images, test_labels = pad(train_set[0]), train_set[1], pad(test_set[0]), test_set[1]
     model = LeNet5(**recipe["network"])
     torch.manual_seed(run["seed"])
     model.reset_parameters(**recipe["start"])
+    generator = torch.Generator()  # of the shuffles; on the CPU, so that a seed means the same on every device
+    generator.set_state(torch.get_rng_state())
     model.to(device)
     weights = flatten(model)
     reported = copy.deepcopy(model) if recipe["average"] else model
     average = flatten(reported).data if recipe["average"] else None
     optimizer = make_optimizer(recipe, weights)
+    untrained_loss = map_loss(utils.class_scores(model, images[:500]), labels[:500], recipe["j"]).mean()
     history = []
     if checkpoint:
         reported.load_state_dict(checkpoint["model"])
         model.load_state_dict(checkpoint["last"])
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": checkpoint["optimizer"]["state"]})
-        torch.set_rng_state(checkpoint["random_state"])
+        fresh, state = optimizer.state_dict(), checkpoint["optimizer"]["state"][0]
+        utils.require_like(state, fresh["state"][0], "the checkpoint's optimizer")
+        optimizer.load_state_dict({**fresh, "state": {0: state}})
+        generator.set_state(checkpoint["random_state"])
         history = list(checkpoint["history"])
 
     count, size = len(labels), min(recipe["batch_size"], len(labels))
@@ -169,8 +196,8 @@ def train(run: dict, train_set, test_set, checkpoint: dict | None = None, plain=
         optimizer.step()
         if average is not None:  # of all steps in the first epoch, exponential from then on
             average.lerp_(weights.detach(), steps_taken.add_(1).clamp(max=batches).reciprocal())
-        totals[0, : len(chosen)] += losses
-        totals[1, : len(chosen)] += scores.argmax(1) == answers
+        totals[0, : len(chosen)].add_(losses)
+        totals[1, : len(chosen)].add_(scores.argmax(1) == answers)
 
     def eager(chunk: Tensor):
         for chosen in chunk:
@@ -182,28 +209,30 @@ def train(run: dict, train_set, test_set, checkpoint: dict | None = None, plain=
     run_chunk, rate = eager, None
     for epoch in range(len(history) + 1, recipe["epochs"] + 1):
         start = time.perf_counter()
-        order = torch.randperm(count).to(device)
+        order = torch.randperm(count, generator=generator).to(device)
         order, rest = order.split([count - count % size, count % size])
         chunks = [*order.view(-1, size).split(CHUNK), *([rest.unsqueeze(0)] if len(rest) else [])]
         totals.zero_()
+        seen = 0
         if rate != (rate := recipe["lr"][min(epoch, len(recipe["lr"])) - 1]):
             optimizer.param_groups[0]["lr"] = rate
             run_chunk = as_graph(eager, chunks[0], changed)
         if recipe["optimizer"] == "diagonal-lm":
-            sample = scale(images[torch.randperm(count)[:CURVATURE_PATTERNS].to(device)])
+            sample = scale(images[torch.randperm(count, generator=generator)[:CURVATURE_PATTERNS].to(device)])
             h = curvature(model, sample, recipe["factor"])
             optimizer.set_curvature([torch.cat([h_layer.flatten() for h_layer in h])])
         for chunk in chunks:
             (run_chunk if chunk.shape == chunks[0].shape else eager)(chunk)
-            if bar is not None:
-                bar.update(len(chunk))
+            seen += chunk.numel()
+            if bar is not None and not bar.disable:
+                show_progress(bar, epoch, len(chunk), totals, seen)
         train_loss, train_accuracy = (totals.sum(1) / count).tolist()
         seconds = time.perf_counter() - start
 
-        if not (math.isfinite(train_loss) and weights.isfinite().all()):
+        if not (train_loss < DIVERGED * untrained_loss and weights.isfinite().all()):
             raise UserError(
-                f"the loss is no longer a number in epoch {epoch}: the learning rate {rate:g} is too large; take a "
-                "smaller --lr. The checkpoint of the epoch before is kept"
+                f"the training diverged in epoch {epoch}: its loss is {train_loss:.4g}, that of the untrained network "
+                f"{untrained_loss:.4g}; take a smaller --lr than {rate:g}. What was saved before is kept"
             )
         scores = utils.class_scores(reported, test_images)
         history.append(
@@ -212,7 +241,7 @@ def train(run: dict, train_set, test_set, checkpoint: dict | None = None, plain=
                 "train_loss": train_loss,
                 "train_accuracy": train_accuracy,
                 "test_loss": map_loss(scores, test_labels, recipe["j"]).mean().item(),
-                "test_accuracy": (scores.argmax(1) == test_labels).double().mean().item(),
+                "test_accuracy": int((scores.argmax(1) == test_labels).sum()) / len(test_labels),
                 "seconds": seconds,
             }
         )
@@ -225,7 +254,7 @@ def train(run: dict, train_set, test_set, checkpoint: dict | None = None, plain=
             "last": copy_to_cpu(model.state_dict()),
             "optimizer": copy_to_cpu(optimizer.state_dict()),
             "epoch": epoch,
-            "random_state": torch.get_rng_state(),
+            "random_state": generator.get_state(),
             "history": list(history),
             **run,
             "versions": utils.versions(),
@@ -240,6 +269,7 @@ def make_optimizer(recipe: dict, weights: torch.nn.Parameter) -> torch.optim.Opt
     optimizer = torch.optim.Adam(
         [weights], lr=recipe["lr"][0], fused=kind in ("cpu", "cuda"), capturable=kind == "cuda"
     )
+    warnings.filterwarnings("ignore", message=".*capturable=True.*")  # single steps, too, are meant to be taken
     optimizer.step()  # along a gradient of zero: it makes the state and moves nothing
     optimizer.state[weights]["step"].zero_()
     return optimizer
@@ -252,7 +282,7 @@ def make_gradient(recipe: dict, model: LeNet5, weights: torch.nn.Parameter, size
     and class scores (size, 10).
     """
     factor = recipe["factor"] or 1 / size
-    if supports(model) and not plain:
+    if supports(model) and not plain and weights.device.type in ("cpu", "cuda"):
         return Gradient(model, size, factor, recipe["j"])
 
     def gradient(images: Tensor, labels: Tensor):
@@ -277,13 +307,14 @@ def as_graph(steps: Callable[[Tensor], None], chunk: Tensor, changed: list[Tenso
     before = [tensor.clone() for tensor in changed]
     graph = torch.cuda.CUDAGraph()
     try:
-        stream = torch.cuda.Stream(chunk.device)
-        stream.wait_stream(torch.cuda.current_stream(chunk.device))
-        with torch.cuda.stream(stream):
-            steps(static)
-        torch.cuda.current_stream(chunk.device).wait_stream(stream)
-        with torch.cuda.graph(graph):
-            steps(static)
+        with torch.cuda.device(chunk.device):
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                steps(static)
+            torch.cuda.current_stream().wait_stream(stream)
+            with torch.cuda.graph(graph, stream=stream):
+                steps(static)
     except RuntimeError as error:
         print(f"no CUDA graph here ({str(error).splitlines()[0]}); going on step by step, slower", file=sys.stderr)
         return steps
@@ -293,7 +324,8 @@ def as_graph(steps: Callable[[Tensor], None], chunk: Tensor, changed: list[Tenso
 
     def replay(chunk: Tensor):
         static.copy_(chunk)
-        graph.replay()
+        with torch.cuda.device(chunk.device):
+            graph.replay()
 
     return replay
 

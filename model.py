@@ -154,7 +154,11 @@ def choose(what: str, options: dict, name: str):
 
 
 # Weights start uniform within +- a bound that depends on the fan-in F of the unit they feed; 2.4/F is section III's.
-BOUNDS = {"2.4/F": lambda fan_in: 2.4 / fan_in, "1/sqrt(F)": lambda fan_in: fan_in**-0.5}
+BOUNDS = {
+    "2.4/F": lambda fan_in: 2.4 / fan_in,
+    "1/sqrt(F)": lambda fan_in: fan_in**-0.5,
+    "sqrt(3/F)": lambda fan_in: (3 / fan_in) ** 0.5,
+}
 
 
 class LeNet5(nn.Module):

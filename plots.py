@@ -85,7 +85,7 @@ def canvas(figure: Figure) -> Axes:
 
 def save(figure: Figure, path: Path):
     """Write a figure as PNG, whole or not at all: after an error (OSError) an older file is as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         figure.savefig(temporary, format="png", metadata={"Software": None})  # same data, same bytes
         os.replace(temporary, path)
@@ -114,7 +114,7 @@ def training_curve(path: Path, history: list[dict], title: str):
         axes.annotate(final.format(test[-1]), end, (7, 0), textcoords="offset points", va="center", color=VERMILLION)
         axes.set(xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
-    loss.set(title="Loss (logarithmic axis)", ylabel="cross-entropy per digit (nats)", yscale="log")
+    loss.set(title="Loss (logarithmic axis)", ylabel="mean loss of a digit", yscale="log")
     loss.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator(), major_formatter="{x:g}")
     accuracy.set(title="Accuracy (axis stretched towards 100 %)", ylabel="digits read correctly (%)")
     accuracy.set_yscale("function", functions=(lambda a: -np.log(100.5 - a), lambda y: 100.5 - np.exp(-y)))

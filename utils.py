@@ -3,17 +3,23 @@
 import argparse
 import gzip
 import hashlib
+import http.client
+import io
 import json
 import math
 import os
 import pickle
+import pickletools
 import platform
+import shutil
 import signal
 import socket
 import sys
+import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -40,16 +46,16 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help lists the options")
 
 
-def positive(kind: type) -> Callable[[str], float]:
-    """An argparse type: a finite number above 0."""
+def positive(kind: type, most: int = 100_000) -> Callable[[str], float]:
+    """An argparse type: a number above 0."""
 
     def parse(text: str) -> float:
         value = kind(text)
-        if not 0 < value < 1e9:
+        if not 0 < value <= most:
             raise ValueError
         return value
 
-    parse.__name__ = f"positive {kind.__name__}"
+    parse.__name__ = f"{kind.__name__}, above 0 and at most {most:,}:"
     return parse
 
 
@@ -66,25 +72,31 @@ def run_script(main: Callable[[], int | None]):
     def terminate(signum, frame):
         raise SystemExit(128 + signum)
 
-    def complain(message: str) -> None:
+    def complain(message: str) -> int:
         print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+        return 2
 
     signal.signal(signal.SIGTERM, terminate)
+    sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)  # a log shows each line at once
     try:
         status = main()
     except UserError as error:
-        complain(str(error))
-        status = 2
+        status = complain(str(error))
     except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        complain(
-            f"cannot read or write{where}: {error.strerror or error}; check the path, the rights and the free space"
-        )
-        status = 2
+        what = f"{error.filename2 or error.filename or 'a file'}: {error.strerror or error}"
+        status = complain(f"cannot read or write {what}; check the path, the rights and the free space")
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):
+            raise
+        status = complain("out of memory; take a smaller --batch-size, or another --device")
     except (KeyboardInterrupt, SystemExit) as stop:
         status = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
         if status in (130, 143):
             complain("stopped; what was finished before is on disk, and --resume goes on from there")
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk, or nobody reads any more: said above, and not to be said again at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
 
 
@@ -94,15 +106,19 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     try:
-        device = torch.device(name)
-        torch.ones(1, device=device).add_(1).cpu()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            device = torch.device(name)
+            torch.ones(1, device=device).add_(1).cpu()
     except Exception as error:  # each backend has its own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"--device {name} cannot be used here ({reason}); leave it out, or take cpu") from None
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer versions have another name for it, too
+            torch.backends.cudnn.allow_tf32 = False  # for products it is off already
     return device
 
 
@@ -117,23 +133,70 @@ def record_dir(recipe: str, dataset: str) -> Path:
 
 
 @contextmanager
-def whole_file(path: Path):
-    """A temporary path in path's folder to write to; it takes path's place at the end, or is gone if anything fails."""
+def sole_writer(path: Path):
+    """Be the one process that writes path, and what belongs to it; raises UserError while another one is.
+
+    The lock is the operating system's and ends with the process, however that ends.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    lock = path.with_name(f".{path.name}.lock")
+    with open(lock, "a") as file:
+        try:
+            if os.name == "nt":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(file.fileno()).st_nlink:  # its holder has just ended and removed it
+                raise BlockingIOError
+        except (BlockingIOError, PermissionError):
+            what = f"another process is writing {path}; wait for its end, or name another folder with --record-dir"
+            raise UserError(what) from None
+        except OSError:  # a file system without locks
+            pass
+        try:
+            remove_unfinished(path)
+            yield
+        finally:
+            remove_unfinished(path)
+            with suppress(OSError):
+                lock.unlink()
+
+
+def remove_unfinished(path: Path):
+    """Remove what a process that was stopped or killed while it wrote path has left."""
+    for folder in path.parent.glob(f".{path.name}.*.tmp"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def whole_files(path: Path):
+    """A temporary folder beside path to write path, and what belongs to it, into.
+
+    At the end all take their places, whole, or, if anything failed, are gone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(".tmp", f".{path.name}.", path.parent, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+            files = list(Path(folder).iterdir())
+            for file in files:
+                with open(file, "rb+") as content:
+                    os.fsync(content.fileno())
+            for file in files:
+                os.replace(file, path.with_name(file.name))
+    except OSError as error:
+        error.filename = error.filename2 or str(path)  # not that of the temporary one
+        raise
 
 
 def save_json(path: Path, content: dict):
     """Write a file of figures, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with whole_files(path) as folder:
+        (folder / path.name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 # ---------------------------------------------------------------------------------------------- data sets
@@ -173,8 +236,8 @@ def mnist_content(folder: Path, name: str, archive_md5: str, md5: str, size: int
         if packed is None:
             raise UserError(f"{archive} is damaged or not MNIST's; delete it, and it is fetched again")
         content = gzip.decompress(packed)
-        with whole_file(folder / name) as temporary:
-            temporary.write_bytes(content)
+        with suppress(OSError), whole_files(folder / name) as temporary:  # where it cannot be kept, it is not needed
+            (temporary / name).write_bytes(content)
     return content
 
 
@@ -183,16 +246,16 @@ def download(archive: Path, md5: str):
     from torchvision.datasets import MNIST as TorchvisionMNIST
     from torchvision.datasets.utils import download_url
 
-    print(f"fetching {archive.name} ...", file=sys.stderr)
+    print(f"fetching {archive.name} ...")
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         for mirror in TorchvisionMNIST.mirrors:
             try:
-                with whole_file(archive) as temporary:
-                    download_url(mirror + archive.name, str(temporary.parent), temporary.name, md5)
+                with whole_files(archive) as folder:
+                    download_url(mirror + archive.name, str(folder), archive.name, md5)
                 return
-            except (OSError, RuntimeError, ValueError) as error:
+            except (OSError, http.client.HTTPException, RuntimeError, ValueError) as error:
                 reason = error
     finally:
         socket.setdefaulttimeout(before)
@@ -245,8 +308,12 @@ def load_dataset(name: str, data_dir: Path, subset: str) -> tuple[Tensor, Tensor
 # ---------------------------------------------------------------------------------------------- checkpoints
 
 FORMAT = 1
-LARGEST = 2**24  # bytes that a checkpoint's contents may take; LeNet5's is one MiB
-STORAGES = {"FloatStorage": 4, "ByteStorage": 1}  # the tensors a checkpoint holds, and their bytes an element
+LARGEST, LARGEST_PICKLE = 2**24, 2**20  # bytes of a checkpoint, and of all but its tensors: 100 for each epoch
+OPCODES = {  # of the pickles that torch.save writes of plain containers and tensors
+    "PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BINPERSID", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET",
+    "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "EMPTY_LIST",
+    "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
+}  # fmt: skip
 KEYS = {
     "format": int, "arguments": dict, "model": dict, "last": dict, "optimizer": dict, "epoch": int,
     "random_state": Tensor, "history": list, "recipe": dict, "dataset": str, "seed": int, "versions": dict,
@@ -256,27 +323,27 @@ KEYS = {
 class Inspection(pickle.Unpickler):
     """Reads a checkpoint's pickle without making anything of it but plain containers, to see that it is harmless.
 
-    torch.load(weights_only=True) alone has let code run (up to 2.5.1) and memory be overwritten (below 2.10). This lets
-    pass only tensors that lie inside a storage whose size is that of its file.
+    It lets pass only tensors that lie inside a storage whose size is that of its member.
     """
 
-    def __init__(self, archive: zipfile.ZipFile, root: str):
-        super().__init__(archive.open(f"{root}/data.pkl"))
-        self.sizes = {info.filename: info.file_size for info in archive.infolist()}
-        self.root = root
+    def __init__(self, content: bytes, sizes: dict[str, int]):
+        for opcode, argument, _ in pickletools.genops(content):
+            if opcode.name not in OPCODES or "PUT" in opcode.name and argument > len(content):
+                raise ValueError(f"{opcode.name} does not belong there")
+        super().__init__(io.BytesIO(content))
+        self.sizes = sizes
 
     def find_class(self, module, name):
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return self.tensor
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        raise ValueError(f"it names {module}.{name}")
+        return {
+            "torch._utils._rebuild_tensor_v2": self.tensor,
+            "collections.OrderedDict": dict,
+            "torch.FloatStorage": 4,  # bytes an element
+            "torch.ByteStorage": 1,
+        }[f"{module}.{name}"]
 
     def persistent_load(self, storage):
         kind, width, key, _, count = storage
-        if kind != "storage" or self.sizes[f"{self.root}/data/{key}"] != width * count:
+        if kind != "storage" or self.sizes[f"data/{key}"] != width * count:
             raise ValueError("a tensor's size is wrong")
         return count
 
@@ -287,61 +354,98 @@ class Inspection(pickle.Unpickler):
             raise ValueError("a tensor lies outside its storage")
 
 
+def inspect(content: bytes) -> io.BytesIO:
+    """A checkpoint's file made anew of the members that torch.load needs; raises an exception unless it is harmless.
+
+    torch.load(weights_only=True) alone has let code run (up to 2.5.1) and memory be overwritten (below 2.10).
+    """
+    members = {}
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > LARGEST:
+            raise ValueError("its contents are too large")
+        for member in archive.infolist():
+            root, _, name = member.filename.partition("/")
+            if not root or ".." in member.filename or "\\" in name or name in members or member.compress_type:
+                raise ValueError(f"it holds {member.filename!r}")
+            members[name] = archive.read(member)  # which checks its sum
+    if len(members["data.pkl"]) > LARGEST_PICKLE:
+        raise ValueError("its contents are too large")
+    Inspection(members["data.pkl"], {name: len(member) for name, member in members.items()}).load()
+    inspected = io.BytesIO()
+    with zipfile.ZipFile(inspected, "w") as archive:
+        for name, member in members.items():
+            if name.startswith("data/") or name in ("data.pkl", "version", "byteorder"):
+                archive.writestr(f"archive/{name}", member)
+    inspected.seek(0)
+    return inspected
+
+
 def load_checkpoint(path: Path) -> dict:
     """Read a checkpoint that ClassifyTask_train.py wrote; raises UserError if the file is anything else."""
     advice = "name another with --checkpoint, or train with ClassifyTask_train.py"
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; {advice}")
+    with open(path, "rb") as file:
+        content = file.read(LARGEST + 1)
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            root = members[0].filename.split("/")[0]
-            for member in members:
-                parts = member.filename.split("/")
-                if parts[0] != root or ".." in parts or "\\" in member.filename or member.compress_type:
-                    raise ValueError(f"it holds {member.filename!r}")
-            if sum(member.file_size for member in members) > LARGEST or len({m.filename for m in members}) < len(
-                members
-            ):
-                raise ValueError("its contents are too large or doubled")
-            Inspection(archive, root).load()
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if len(content) > LARGEST:
+            raise ValueError("it is too large")
+        checkpoint = torch.load(inspect(content), map_location="cpu", weights_only=True)
         check(checkpoint)
-    except OSError:
-        raise
     except Exception as error:  # whatever a damaged file makes zipfile, pickle and torch raise
-        raise UserError(f"{path} is no checkpoint of this project, or damaged ({error}); {advice}") from None
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{path} is no checkpoint of this project, or damaged ({reason}); {advice}") from None
     return checkpoint
 
 
 def check(checkpoint: dict):
-    """Raise ValueError unless a checkpoint has the keys, types, shapes and finite weights that the format asks for."""
+    """Raise an exception unless a checkpoint has the keys, types, shapes and numbers that the format asks for."""
     for key, kind in KEYS.items():
         if not isinstance(checkpoint.get(key), kind):
             raise ValueError(f"{key} is missing or of another type")
-    if checkpoint["format"] != FORMAT:
-        raise ValueError(f"its format is {checkpoint['format']}, not {FORMAT}")
-    if checkpoint["dataset"] not in ("mnist", "digits"):
-        raise ValueError("its data set is unknown")
-    if len(checkpoint["history"]) != checkpoint["epoch"]:
-        raise ValueError("its history is not as long as its epochs")
-    for epoch in checkpoint["history"]:
-        for key in ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"):
-            if not isinstance(epoch[key], (int, float)):
-                raise ValueError(f"{key} in its history is no number")
-    for weights in ("model", "last"):
-        state = LeNet5(**checkpoint["arguments"]).state_dict()
-        found = checkpoint[weights]
-        if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in found.items()}:
-            raise ValueError(f"{weights} is not the network its arguments name")
-        if not all(v.dtype == torch.float32 and v.isfinite().all() for v in found.values()):
-            raise ValueError(f"{weights} holds numbers that are not finite float32")
+    recipe, history = checkpoint["recipe"], checkpoint["history"]
+    json.dumps([recipe, history, checkpoint["versions"]], allow_nan=False)
+    sizes, rates, shares, amounts = [recipe["epochs"], recipe["batch_size"]], recipe["lr"], [], []
+    for epoch in history:
+        shares += [epoch["train_accuracy"], epoch["test_accuracy"]]
+        amounts += [epoch["train_loss"], epoch["test_loss"], epoch["seconds"]]
+    for what, right in {
+        "format": checkpoint["format"] == FORMAT,
+        "dataset": checkpoint["dataset"] in ("mnist", "digits"),
+        "seed": 0 <= checkpoint["seed"] < 2**63,
+        "arguments": checkpoint["arguments"] == recipe["network"],
+        "recipe": all(isinstance(size, int) and 0 < size < 1e9 for size in sizes)
+        and isinstance(rates, list) and rates and all(0 < rate < 1e9 for rate in rates)
+        and (recipe["j"] is None or abs(recipe["j"]) < 1e9),
+        "epoch": checkpoint["epoch"] == len(history) <= recipe["epochs"],
+        "history": [epoch["epoch"] for epoch in history] == list(range(1, len(history) + 1))
+        and all(0 <= share <= 1 for share in shares) and all(0 <= amount < 1e9 for amount in amounts),
+    }.items():  # fmt: skip
+        if not right:
+            raise ValueError(f"{what} has another value than it can have")
+    torch.Generator().set_state(checkpoint["random_state"])
+    network = LeNet5(**checkpoint["arguments"]).state_dict()
+    require_like(checkpoint["model"], network, "model", most=1e5)
+    require_like(checkpoint["last"], network, "last", most=1e5)
+    state = checkpoint["optimizer"]["state"][0]
+    require_like(state, state, "optimizer")  # tensors, at least; what its recipe asks for, the recipe knows
+
+
+def require_like(found: dict, expected: dict, what: str, most: float = math.inf):
+    """Raise UserError unless tensors have the keys, shapes and types of those expected, and only numbers below most."""
+    forms = [{key: (tensor.shape, tensor.dtype) for key, tensor in state.items()} for state in (found, expected)]
+    if forms[0] != forms[1]:
+        raise UserError(f"{what} is another than its recipe asks for")
+    if not all((tensor.abs() < most).all() for tensor in found.values()):
+        raise UserError(f"{what} holds numbers that are not finite, or far too large")
 
 
 def save_checkpoint(path: Path, checkpoint: dict):
     """Write a checkpoint so that at every moment the file at path is whole: the old one or the new one."""
-    with whole_file(path) as temporary:
-        torch.save(checkpoint, temporary)
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    with whole_files(path) as folder:
+        (folder / path.name).write_bytes(content.getbuffer())
 
 
 def load_model(checkpoint: dict, weights: str = "model") -> LeNet5:
@@ -364,4 +468,4 @@ def accuracy(checkpoint: dict, weights: str, test_set: tuple[Tensor, Tensor]) ->
     """The share of a set's digits, images uint8 (N, 28, 28) and labels (N,), that a checkpoint's weights get right."""
     images, labels = test_set
     scores = class_scores(load_model(checkpoint, weights).to(images.device), pad(images))
-    return (scores.argmax(1) == labels).double().mean().item()
+    return int((scores.argmax(1) == labels).sum()) / len(labels)

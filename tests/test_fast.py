@@ -126,9 +126,19 @@ def test_resumed_is_uninterrupted_bit_for_bit(recipe):
 
 
 def test_the_last_smaller_batch_is_trained_on():
-    smaller, without = train(batch_size=32, count=70), train(batch_size=32, count=64)
-    assert not same(smaller[-1], without[-1])
-    assert smaller[-1]["optimizer"]["state"][0]["step"] == 3
+    (checkpoint,) = train(batch_size=32, count=70)
+    assert checkpoint["optimizer"]["state"][0]["step"] == 3
+    assert checkpoint["history"][0]["train_accuracy"] * 70 == pytest.approx(
+        round(checkpoint["history"][0]["train_accuracy"] * 70), abs=1e-4
+    )  # a share of 70 digits
+
+
+def test_a_network_without_a_fast_path_is_trained():
+    recipe = {**ClassifyTask_train.RECIPES["adam"], "epochs": 6}
+    recipe["network"] = {"subsampling": "average", "connection": "full", "activation": "tanh"}
+    sets = [utils.load_dataset("digits", None, name) for name in ("train", "test")]
+    *_, checkpoint = ClassifyTask_train.train({"recipe": recipe, "dataset": "digits", "seed": 0}, *sets)
+    assert checkpoint["history"][-1]["train_accuracy"] > 0.7
 
 
 @pytest.mark.cuda
@@ -148,8 +158,10 @@ class TestCuda:
         monkeypatch.setattr(ClassifyTask_train, "as_graph", lambda steps, chunk, changed: steps)
         assert same(graph[-1], train("cuda", epochs=3)[-1])
 
-    def test_capture_succeeds(self, capsys):
-        train("cuda")
+    @pytest.mark.parametrize("recipe", ["adam", "1998"])
+    @pytest.mark.parametrize("plain", [False, True])
+    def test_capture_succeeds(self, recipe, plain, capsys):
+        train(f"cuda:{torch.cuda.device_count() - 1}", recipe=recipe, plain=plain)
         assert "no CUDA graph" not in capsys.readouterr().err
 
     @pytest.mark.parametrize("recipe", ["adam", "1998"])
