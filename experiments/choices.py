@@ -7,7 +7,6 @@ other 55,000 digits. The test set takes no part.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import ClassifyTask_train
@@ -17,6 +16,9 @@ import utils
 PATH = utils.RECORD / "study" / "choices.json"
 HELD_OUT = 5000
 PASSES = {"epochs": 6}  # of the 20 passes of the 1998 recipe
+BY_8 = {"batch_size": 8}  # patterns a step: all 20 passes in a quarter of the time
+
+STARTS = {bound: {"bound": bound, "coefficient": 0.25} for bound in ("2.4/F", "1/sqrt(F)")}
 
 # name: recipe, seeds, and how it departs from the recipe
 VARIANTS = {
@@ -29,18 +31,42 @@ VARIANTS = {
         for bound in ("2.4/F", "1/sqrt(F)")
         for coefficient in (0.25, 1.0)
     },
-    "1998, factor 0.05": ("1998", (0,), {**PASSES}),
-    "1998, factor 0.025": ("1998", (0,), {**PASSES, "factor": 0.025}),
-    "1998, factor 0.1": ("1998", (0,), {**PASSES, "factor": 0.1}),
-    "1998, start 1/sqrt(F)": ("1998", (0,), {**PASSES, "start": {"bound": "1/sqrt(F)", "coefficient": 0.25}}),
-    "1998, coefficient 1": ("1998", (0,), {**PASSES, "start": {"bound": "2.4/F", "coefficient": 1.0}}),
-    "1998, j 10": ("1998", (0,), {**PASSES, "j": 10.0}),
-    "1998, batch 8": ("1998", (0,), {**PASSES, "batch_size": 8}),
+    **{
+        f"adam, 8 epochs, start {bound}, coefficient {coefficient}": (
+            "adam",
+            (0, 1, 2),
+            {"epochs": 8, "start": {"bound": bound, "coefficient": coefficient}},
+        )
+        for bound, coefficients in (("2.4/F", [0.25]), ("1/sqrt(F)", [0.5, 1.0, 2.0]), ("sqrt(3/F)", [0.25, 0.5, 1.0]))
+        for coefficient in coefficients
+    },
+    **{
+        f"1998, start {bound}, factor {factor}": ("1998", (0,), {**PASSES, "factor": factor, "start": start})
+        for bound, start in STARTS.items()
+        for factor in (0.1, 0.05, 0.025, 0.0125)
+    },
+    **{
+        f"1998 by 8, start {bound}, factor {factor}": ("1998", (0, 1, 2), {**BY_8, "factor": factor, "start": start})
+        for bound, start in STARTS.items()
+        for factor in (1.0, 0.1, 0.05, 0.025, 0.0125)
+    },
+    **{
+        f"1998 by 8, start {bound}, {name}": ("1998", (0, 1, 2), {**BY_8, "start": start, **changes})
+        for bound, start in STARTS.items()
+        for name, changes in {
+            "coefficient 1": {"start": {"bound": bound, "coefficient": 1.0}},
+            "j 10": {"j": 10.0},
+            "j 100": {"j": 100.0},
+            "eq. 8": {"j": -1e4},  # a rubbish class that always wins leaves y_D alone
+        }.items()
+    },
 }
 
 
 def main():
-    names = sys.argv[1:] or list(VARIANTS)
+    parser = utils.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("variants", nargs="*", choices=[[], *VARIANTS], metavar="VARIANT")
+    names = parser.parse_args().variants or list(VARIANTS)
     dataset = utils.find_dataset("mnist", Path("data"))
     images, labels = utils.load_dataset(dataset, Path("data"), "train")
     rest, held_out = [(images[part], labels[part]) for part in (slice(-HELD_OUT), slice(-HELD_OUT, None))]
@@ -53,7 +79,11 @@ def main():
             settings = {"recipe": recipe, "dataset": dataset, "seed": seed}
             for checkpoint in ClassifyTask_train.train(settings, rest, held_out):
                 last = checkpoint["history"][-1]
-                print(f"{name}, seed {seed}: epoch {last['epoch']}, held-out {last['test_accuracy']:.2%}", flush=True)
+                print(
+                    f"{name}, seed {seed}: epoch {last['epoch']}, held-out {last['test_accuracy']:.2%}, "
+                    f"training {last['train_accuracy']:.2%}",
+                    flush=True,
+                )
             run = {"variant": name, "seed": seed, "accuracy": checkpoint["history"][-1]["test_accuracy"]}
             run["last_accuracy"] = utils.accuracy(checkpoint, "last", held_out)
             utils.save_json(PATH, {"command": "python -m experiments.choices", "runs": [*read(), run]})
