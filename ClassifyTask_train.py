@@ -37,9 +37,9 @@ RECIPES = {
     },
     "1998": {
         "network": {"output": "rbf"},
-        "start": {"bound": "2.4/F", "coefficient": 0.25},
+        "start": {"bound": "1/sqrt(F)", "coefficient": 1.0},
         "j": 1.0,
-        "factor": 0.025,  # on the losses' sum: without it, F6 saturates
+        "factor": 0.05,  # on the losses' sum: without it, F6 saturates
         "optimizer": "diagonal-lm",
         "lr": [0.0005] * 2 + [0.0002] * 3 + [0.0001] * 3 + [0.00005] * 4 + [0.00001],
         "batch_size": 1,

@@ -88,11 +88,11 @@ def run_script(main: Callable[[], int | None]):
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate" not in str(error):
             raise
-        status = complain("out of memory; take a smaller --batch-size, or another --device")
+        status = complain("out of memory; take another --device, or train with a smaller --batch-size")
     except (KeyboardInterrupt, SystemExit) as stop:
         status = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
         if status in (130, 143):
-            complain("stopped; what was finished before is on disk, and --resume goes on from there")
+            complain("stopped; what was finished before is on disk, and a training goes on from there with --resume")
     try:
         sys.stdout.flush()
     except OSError:  # a full disk, or nobody reads any more: said above, and not to be said again at the exit
@@ -199,6 +199,16 @@ def save_json(path: Path, content: dict):
         (folder / path.name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def read_study(path: Path) -> dict:
+    """A study's JSON file, with the runs done already; empty if there is none. Raises UserError if it is damaged."""
+    try:
+        study = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": []}
+        study["runs"] = list(study["runs"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no study's file, or damaged ({error}); move it away to start anew") from None
+    return study
+
+
 # ---------------------------------------------------------------------------------------------- data sets
 
 # For each set: the file of the images and of the labels with the MD5 sums of archive and content, and how many.
@@ -243,8 +253,11 @@ def mnist_content(folder: Path, name: str, archive_md5: str, md5: str, size: int
 
 def download(archive: Path, md5: str):
     """Fetch one of MNIST's archives from torchvision's mirrors; raises DownloadError after the last of them fails."""
-    from torchvision.datasets import MNIST as TorchvisionMNIST
-    from torchvision.datasets.utils import download_url
+    try:
+        from torchvision.datasets import MNIST as TorchvisionMNIST
+        from torchvision.datasets.utils import download_url
+    except (ImportError, RuntimeError) as error:
+        raise UserError(f"torchvision does not go with torch ({error}); install both anew, in one command") from None
 
     print(f"fetching {archive.name} ...")
     before = socket.getdefaulttimeout()
@@ -417,7 +430,7 @@ def check(checkpoint: dict):
         "recipe": all(isinstance(size, int) and 0 < size < 1e9 for size in sizes)
         and isinstance(rates, list) and rates and all(0 < rate < 1e9 for rate in rates)
         and (recipe["j"] is None or abs(recipe["j"]) < 1e9),
-        "epoch": checkpoint["epoch"] == len(history) <= recipe["epochs"],
+        "epoch": 0 < checkpoint["epoch"] == len(history) <= recipe["epochs"],
         "history": [epoch["epoch"] for epoch in history] == list(range(1, len(history) + 1))
         and all(0 <= share <= 1 for share in shares) and all(0 <= amount < 1e9 for amount in amounts),
     }.items():  # fmt: skip

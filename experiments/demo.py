@@ -94,6 +94,7 @@ def browser():
     """A Chromium without a window, driven by selenium; raises UserError where either is missing."""
     try:
         from selenium import webdriver
+        from selenium.common.exceptions import WebDriverException
     except ImportError:
         raise UserError("selenium is not installed; pip install selenium") from None
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -107,7 +108,10 @@ def browser():
     for flag in FLAGS:
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chromium = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    try:
+        chromium = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    except WebDriverException as error:
+        raise UserError(f"{binary} cannot be driven by {driver} ({str(error).splitlines()[0]})") from None
     try:
         yield chromium
     finally:

@@ -33,14 +33,15 @@ def main():
     path = utils.RECORD / ("seeds.json" if args.recipe == "adam" else f"study/seeds-{args.recipe}.json")
     recipe = {"name": args.recipe, **RECIPES[args.recipe]}
     for seed in args.seeds:
-        if seed in [run["seed"] for run in runs_in(path)]:
+        if seed in [run["seed"] for run in runs_in(path, recipe)]:
             continue
         settings = {"recipe": recipe, "dataset": dataset, "seed": seed}
         checkpoint = reference(settings) or run_seed(settings, *sets)
-        runs = sorted([*runs_in(path), result(checkpoint, *sets)], key=lambda run: run["seed"])
-        utils.save_json(path, {"command": command(args.recipe), "runs": runs, **summary(runs)})
-        print(json.dumps({key: value for key, value in runs[-1].items() if key != "history"}))
-    runs = runs_in(path)
+        run = result(checkpoint, *sets)
+        runs = sorted([*runs_in(path, recipe), run], key=lambda run: run["seed"])
+        utils.save_json(path, {"command": command(args.recipe), "recipe": recipe, "runs": runs, **summary(runs)})
+        print(json.dumps({key: value for key, value in run.items() if key != "history"}))
+    runs = runs_in(path, recipe)
     if args.recipe == "1998":
         figure_5(path.with_suffix(".png"), runs)
     for name, key in (("", "mean"), ("last ", "last_mean")):
@@ -52,9 +53,12 @@ def command(recipe: str) -> str:
     return "python -m experiments.seeds" + (f" --recipe {recipe}" if recipe != "adam" else "")
 
 
-def runs_in(path: Path) -> list[dict]:
-    """The runs that are done already."""
-    return json.loads(path.read_text())["runs"] if path.exists() else []
+def runs_in(path: Path, recipe: dict) -> list[dict]:
+    """The runs of this recipe that are done already; raises UserError if the file is another recipe's."""
+    study = utils.read_study(path)
+    if study["runs"] and study.get("recipe") != recipe:
+        raise utils.UserError(f"{path} holds runs of another recipe than now; move it away to start anew")
+    return study["runs"]
 
 
 def reference(settings: dict) -> dict | None:

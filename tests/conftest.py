@@ -53,7 +53,7 @@ def pytest_sessionfinish(session, exitstatus):
             "command": " ".join(["pytest", *session.config.invocation_params.args]),
             "tried": dict(TALLY),
             "failed": session.testsfailed,
-            "system": platform.platform(),
+            "system": f"{platform.system()} {platform.machine()}",
             "versions": utils.versions(),
         }
         path.write_text(json.dumps(content, indent=1) + "\n")
@@ -111,7 +111,7 @@ def environment():
     """The environment of scripts: no network wherever the tests run, no foreign modules, one thread."""
     unreachable = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https", "HTTP", "HTTPS")}
     kept = {key: value for key, value in os.environ.items() if key.lower() not in ("pythonpath", "no_proxy")}
-    return {**kept, **unreachable, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return {**kept, **unreachable, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "PYTHONUTF8": "1"}
 
 
 @pytest.fixture

@@ -1028,7 +1028,7 @@ PICTURES = ["digit.png", "text", "missing.png", "run", "", "run/LeNet5.pt", "\ud
 
 def command_lines(script):
     """Flags with values that they may or may not take, in any order, and now and then anything at all."""
-    text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
+    text = st.text(st.characters(exclude_characters="\0/\\:", exclude_categories=["Cs"]), max_size=6)
     flags = [
         st.sampled_from(values).map(lambda value, flag=flag: [flag] if value is None else [flag, value])
         for flag, values in FLAGS[script].items()

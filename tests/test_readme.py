@@ -80,7 +80,9 @@ def test_choices():
     runs = record("study/choices.json")["runs"]
     for variant in {run["variant"] for run in runs}:
         accuracies = [run["accuracy"] for run in runs if run["variant"] == variant]
-        assert_said(f"| {variant} | {len(accuracies)} | {percent(1 - sum(accuracies) / len(accuracies))} |")
+        diverged = None in accuracies
+        error = "diverged" if diverged else percent(1 - sum(accuracies) / len(accuracies))
+        assert_said(f"| {variant} | {len(accuracies)} | {error} |")
 
 
 def test_layer_table():
@@ -92,7 +94,7 @@ def test_layer_table():
 
 @pytest.mark.parametrize("script", ["ClassifyTask_train.py", "ClassifyTask_test.py", "ClassifyTask_predict.py"])
 def test_options(script):
-    shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, encoding="utf-8", check=True).stdout
     table = re.split(rf"`{script}(?: PICTURE…)?`:\n", README)[1].split("\n\n")[0]
     flags = set(re.findall(r"^  (?:-h, )?(--[\w-]+)", shown, re.MULTILINE)) - {"--help"}
     assert flags == set(re.findall(r"^\| `(--[\w-]+)", table, re.MULTILINE))

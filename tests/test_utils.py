@@ -313,6 +313,12 @@ def test_a_download_that_fails_is_told_and_leaves_nothing(answer, tmp_path, serv
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
+def test_a_torchvision_that_cannot_be_loaded_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
+    with pytest.raises(UserError, match="torchvision does not go with torch"):
+        utils.find_dataset("auto", tmp_path)
+
+
 # ---------------------------------------------------------------------------------------------- checkpoints
 
 
@@ -414,6 +420,20 @@ def test_every_key_is_needed(key, checkpoint, tmp_path):
     utils.save_checkpoint(tmp_path / "LeNet5.pt", checkpoint)
     with pytest.raises(UserError, match=f"{key} is missing"):
         utils.load_checkpoint(tmp_path / "LeNet5.pt")
+
+
+def test_a_checkpoint_before_the_first_epoch_is_refused(checkpoint, tmp_path):
+    utils.save_checkpoint(tmp_path / "LeNet5.pt", {**checkpoint, "epoch": 0, "history": []})
+    with pytest.raises(UserError, match="epoch"):
+        utils.load_checkpoint(tmp_path / "LeNet5.pt")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"runs": 1}', "\xff"])
+def test_a_damaged_study_is_named(content, tmp_path):
+    assert utils.read_study(tmp_path / "study.json")["runs"] == []
+    (tmp_path / "study.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match="study.json is no study's file"):
+        utils.read_study(tmp_path / "study.json")
 
 
 class Payload:
