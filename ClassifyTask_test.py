@@ -23,8 +23,8 @@ def main():
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: LeNet5.pt in the record folder")
     parser.add_argument("--weights", choices=("model", "last"), default="model", help="default: model, those reported")
     parser.add_argument("--recipe", choices=RECIPES, default="adam", help="whose record folder")
-    parser.add_argument("--dataset", choices=("auto", "mnist", "digits"), default="auto")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
+    parser.add_argument("--dataset", choices=("auto", "mnist", "digits"), default="auto", help="whose record folder")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="default: data")
     parser.add_argument(
         "--record-dir", type=Path, metavar="DIR", help="where figures are written and LeNet5.pt is looked for"
     )

@@ -26,7 +26,7 @@ from utils import UserError
 RECIPES = {
     "adam": {
         "network": {},  # keyword arguments of LeNet5
-        "start": {"bound": "2.4/F", "coefficient": 0.25},  # keyword arguments of LeNet5.reset_parameters
+        "start": {"bound": "1/sqrt(F)", "coefficient": 1.0},  # keyword arguments of LeNet5.reset_parameters
         "j": None,  # of eq. 9; without it, the loss is cross-entropy
         "factor": None,  # on the sum of a batch's losses; None: one over the batch size, the mean
         "optimizer": "adam",
@@ -56,13 +56,13 @@ CHUNK = 25  # steps between two looks at the progress bar, and in one CUDA graph
 
 def main():
     parser = utils.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", choices=("auto", "mnist", "digits"), default="auto")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
+    parser.add_argument("--dataset", choices=("auto", "mnist", "digits"), default="auto", help="auto: MNIST if any")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="default: data")
     parser.add_argument("--record-dir", type=Path, metavar="DIR", help="where the checkpoint is written")
     parser.add_argument("--device", default="auto", help="cuda if there is one, else cpu; or any torch device")
-    parser.add_argument("--recipe", choices=RECIPES, default="adam")
-    parser.add_argument("--epochs", type=utils.positive(int, most=5_000), metavar="N")
-    parser.add_argument("--batch-size", type=utils.positive(int), metavar="N")
+    parser.add_argument("--recipe", choices=RECIPES, default="adam", help="of today, or as published")
+    parser.add_argument("--epochs", type=utils.positive(int, most=5_000), metavar="N", help="default: the recipe's")
+    parser.add_argument("--batch-size", type=utils.positive(int), metavar="N", help="default: the recipe's")
     parser.add_argument("--lr", type=utils.positive(float), metavar="X", help="the first epoch's learning rate")
     parser.add_argument("--seed", type=utils.seed, metavar="N", help="default: 0")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")

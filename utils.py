@@ -341,7 +341,8 @@ class Inspection(pickle.Unpickler):
 
     def __init__(self, content: bytes, sizes: dict[str, int]):
         for opcode, argument, _ in pickletools.genops(content):
-            if opcode.name not in OPCODES or "PUT" in opcode.name and argument > len(content):
+            wrong = "PUT" in opcode.name and argument > len(content) or opcode.name == "PROTO" and argument != 2
+            if opcode.name not in OPCODES or wrong:
                 raise ValueError(f"{opcode.name} does not belong there")
         super().__init__(io.BytesIO(content))
         self.sizes = sizes

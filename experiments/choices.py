@@ -110,7 +110,7 @@ def measure(run: dict, dataset: str, rest, held_out) -> dict:
 def draw(path: Path, runs: list[dict]):
     """Held-out errors of each variant, a dot a seed."""
     variants = [name for name in VARIANTS if any(run["variant"] == name for run in runs)][::-1]
-    subtitle = f"error on {HELD_OUT:,} digits held out from the training set; a dot a seed, a bar their mean"
+    subtitle = f"error on {HELD_OUT:,} held-out digits; a dot a seed, a bar their mean; recipe 1998: the last weights"
     figure = plots.new_figure("What the recipes leave open", subtitle, height=1.2 + 0.28 * len(variants))
     axes = figure.subplots()
     series = (
@@ -122,7 +122,8 @@ def draw(path: Path, runs: list[dict]):
         finished = [run for run in all_runs if run["accuracy"] is not None]
         if len(finished) < len(all_runs):
             text = f"{len(all_runs) - len(finished)} of {len(all_runs)} seeds diverged"
-            axes.text(0.99, row, text, transform=axes.get_yaxis_transform(), color=plots.GREY, ha="right", va="center")
+            place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+            axes.text(0.99, row, text, color=plots.GREY, backgroundcolor="white", **place)
         for key, colour, shift, label in series if finished else ():
             errors = [100 - 100 * run[key] for run in finished]
             if name.startswith("1998"):  # one and the same weights

@@ -672,8 +672,8 @@ def deep(levels):
 
 
 def places(content, found):
-    """All dictionaries and lists of a checkpoint, at any depth."""
-    if isinstance(content, (dict, list)) and content:
+    """All dictionaries and lists of a checkpoint, at any depth, each once: it may contain itself."""
+    if isinstance(content, (dict, list)) and content and not any(place is content for place in found):
         found.append(content)
         for value in content.values() if isinstance(content, dict) else content:
             places(value, found)

@@ -64,10 +64,41 @@ def test_benchmark():
         if name != "this project":
             low, high = row["ratio_range"]
             assert_said(f"| {name} | {row['ratio']:.1f} ({low:.1f} to {high:.1f}) |")
+    assert_said(f"{benchmark['steps_per_second_1998']:,.0f} steps a second", benchmark["devices"]["cpu"]["machine"])
+    program = benchmark["program"]
+    assert_said(
+        f"{program['first_step_seconds']:.1f} s after the start",
+        f"{program['training_mib'] - program['import_mib']:.0f} MiB above",
+        f"read in {program['evaluation_seconds']:.1f} s",
+    )
     for group, share in benchmark["profile"].items():
         assert_said(f"| {group} | {100 * share:.0f} |")
     for what, ratio in benchmark["alternatives"].items():
         assert_said(f"| {what} | {ratio:.1f} |")
+
+
+def test_faults():
+    study = record("study/faults.json")
+    assert study["failed"] == 0
+    for fault, count in count_faults(study["tried"]).items():
+        assert_said(f"| {fault} | {count:,} | 0 |")
+
+
+def count_faults(tried):
+    """The kinds of faults of the README's table, each the sum of several of the search's."""
+    kinds = {
+        "training killed at any time": "training killed at any time",
+        "training killed in the writing of a checkpoint": "training killed in the writing",
+        "training stopped by Ctrl-C or SIGTERM": "training stopped",
+        "disk error, or folder removed": "(disk|record folder)",
+        "MNIST's files damaged": "(unpacked file|archive) of MNIST",
+        "checkpoint mutated": "checkpoint with mutated [a-z]+: (refused|loaded|as the original)",
+        "command lines of the three scripts": "command line",
+    }
+    return {
+        name: sum(count for fault, count in tried.items() if re.match(pattern, fault))
+        for name, pattern in kinds.items()
+    }
 
 
 def test_own_pictures():

@@ -481,6 +481,19 @@ def test_no_code_of_a_checkpoint_runs(trained, tmp_path):
         assert not victim.exists()
 
 
+def test_a_pickle_of_another_protocol_is_refused(trained, tmp_path):
+    """torch.load would take it, but warn."""
+    path = tmp_path / "LeNet5.pt"
+    parts = members(trained[0] / "LeNet5.pt")
+    for protocol, right in ((2, True), (0, False), (5, False)):
+        path.write_bytes(archive([(n, bytes([128, protocol]) + c[2:] if "pkl" in n else c) for n, c in parts]))
+        if right:
+            assert utils.load_checkpoint(path)
+        else:
+            with pytest.raises(UserError, match="is no checkpoint"):
+                utils.load_checkpoint(path)
+
+
 FOREIGN = {
     "empty": lambda path: b"",
     "text": lambda path: b"not a checkpoint\n",
