@@ -154,8 +154,8 @@ def train(run: dict, train_set, test_set, checkpoint: dict | None = None, plain=
     """Train and yield a checkpoint after each epoch; from `checkpoint` on, bit for bit as if it had never stopped.
 
     run: recipe, dataset and seed. train_set, test_set: images uint8 (N, 28, 28) and labels int64 (N,), on the device.
-    Raises UserError, and yields nothing, for an epoch that leaves weights that are not finite or has a loss above that
-    of the initial weights.
+    Raises UserError, and yields nothing, for an epoch that leaves weights that are not finite or has a loss above
+    DIVERGED times that of the initial weights.
     """
     recipe, device = run["recipe"], train_set[0].device
     threads = 1 if recipe["batch_size"] == 1 else 2  # more cost more than they give, and one number suits all machines

@@ -21,6 +21,7 @@ import sklearn.datasets
 import torch
 
 import utils
+from ClassifyTask_train import RECIPES, train
 
 ROOT = Path(utils.__file__).parent
 NAMES = [name for files in utils.MNIST.values() for name, *_ in files]
@@ -223,3 +224,29 @@ def finish(environment, script, *arguments):
     command = [sys.executable, script, *map(str, arguments)]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", timeout=300)
     return Result(run.returncode, run.stdout, run.stderr).succeeded()
+
+
+@functools.cache
+def reference():
+    """The committed checkpoint, or where there is none, one of a moment's training."""
+    path = ROOT / utils.RECORD / "LeNet5.pt"
+    if path.exists():
+        return utils.load_checkpoint(path)
+    images, labels = utils.load_dataset("digits", ROOT / "data", "train")
+    run = {"recipe": {"name": "adam", **RECIPES["adam"], "epochs": 1}, "dataset": "digits", "seed": 0}
+    return next(train(run, (images, labels), (images[:100], labels[:100])))
+
+
+@pytest.fixture
+def run_main(monkeypatch, tmp_path, capfd):
+    """Runs an experiment's main, in this process and in a folder with nothing but the reference checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    utils.save_checkpoint(tmp_path / utils.RECORD / "LeNet5.pt", reference())
+
+    def run_main(main, *arguments):
+        monkeypatch.setattr(sys, "argv", ["experiment.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            utils.run_script(main)
+        return Result(stop.value.code or 0, *capfd.readouterr())
+
+    return run_main

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import Result
-from test_predict import reference, seven, shaded, stroke
+from conftest import Result, reference
+from test_predict import seven, shaded, stroke
 
 import utils
 from ClassifyTask_predict import layer_outputs, prepare

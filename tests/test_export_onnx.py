@@ -1,12 +1,12 @@
 """The ONNX file: grey levels in, PyTorch's scores out, for any number of images; and what is missing is named."""
 
+import functools
 import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import Result
-from test_predict import reference
+from conftest import reference
 
 import utils
 from experiments import export_onnx
@@ -14,18 +14,8 @@ from model import LeNet5, pad
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path, capfd):
-    """Runs the export in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    utils.save_checkpoint(tmp_path / utils.RECORD / "LeNet5.pt", reference())
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["export_onnx.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            utils.run_script(export_onnx.main)
-        return Result(stop.value.code or 0, *capfd.readouterr())
-
-    return run
+def run(run_main):
+    return functools.partial(run_main, export_onnx.main)
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """The measure of one's own pictures: repeatable, honest about what it needs, and what was measured is good enough."""
 
+import functools
 import json
-import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, Result
+from conftest import ROOT
 from PIL import Image
-from test_predict import reference
 
 import plots
 import utils
@@ -15,18 +14,8 @@ from experiments import own_pictures
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path, capfd):
-    """Runs the experiment in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    utils.save_checkpoint(tmp_path / utils.RECORD / "LeNet5.pt", reference())
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["own_pictures.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            utils.run_script(own_pictures.main)
-        return Result(stop.value.code or 0, *capfd.readouterr())
-
-    return run
+def run(run_main):
+    return functools.partial(run_main, own_pictures.main)
 
 
 def test_pictures_are_the_same_each_time():

@@ -1,7 +1,6 @@
 """Pictures of one's own: every kind of file is read alike, into MNIST's form; what is wrong is said in a line."""
 
 import csv
-import functools
 import io
 import struct
 import zlib
@@ -9,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -18,19 +17,7 @@ from PIL import Image
 import ClassifyTask_predict
 import utils
 from ClassifyTask_predict import layer_outputs, prepare, read_grey
-from ClassifyTask_train import RECIPES, train
 from model import LeNet5, pad, scale
-
-
-@functools.cache
-def reference():
-    """The committed checkpoint, or where there is none, one of a moment's training."""
-    path = ROOT / utils.RECORD / "LeNet5.pt"
-    if path.exists():
-        return utils.load_checkpoint(path)
-    images, labels = utils.load_dataset("digits", ROOT / "data", "train")
-    run = {"recipe": {"name": "adam", **RECIPES["adam"], "epochs": 1}, "dataset": "digits", "seed": 0}
-    return next(train(run, (images, labels), (images[:100], labels[:100])))
 
 
 @pytest.fixture
