@@ -191,8 +191,8 @@ def train(run: dict, train_set, test_set, checkpoint: dict | None = None, plain=
 
     def step(chosen: Tensor):
         """One step, on the patterns with these numbers."""
-        answers = labels[chosen]
-        losses, scores = gradients[len(chosen)](images[chosen], answers)
+        answers = labels.index_select(0, chosen)
+        losses, scores = gradients[len(chosen)](images.index_select(0, chosen), answers)
         optimizer.step()
         if average is not None:  # of all steps in the first epoch, exponential from then on
             average.lerp_(weights.detach(), steps_taken.add_(1).clamp(max=batches).reciprocal())

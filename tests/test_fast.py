@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import ClassifyTask_train
+import fast
 import utils
 from fast import Gradient, flatten, supports
 from model import LeNet5, map_loss, pad, scale
@@ -56,6 +57,18 @@ def test_agrees_with_the_plain_path_in_double_precision(options, j, wide, batch)
     assert torch.allclose(found_losses, losses, rtol=1e-10, atol=1e-10)
     assert torch.allclose(found_scores, scores, rtol=1e-10, atol=1e-10)
     assert (flat.grad - expected).norm() <= 1e-10 * expected.norm()
+
+
+@pytest.mark.parametrize("onednn", [False, True])
+def test_large_products_by_either_library(onednn, monkeypatch):
+    if onednn and not fast.ONEDNN:
+        pytest.skip("oneDNN is taken on CPUs with AVX-512 only")
+    monkeypatch.setattr(fast, "ONEDNN", onednn)
+    weights, inputs, errors = torch.randn(64, 217), torch.randn(217, 800), torch.randn(64, 800)
+    for a, b in (weights, inputs), (errors, inputs.T), (weights.T, errors):
+        found = fast.product(a, b)
+        assert found.is_contiguous()  # views of it are taken
+        assert torch.allclose(found, a @ b, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("wide", [False, True])
