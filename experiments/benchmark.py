@@ -3,8 +3,9 @@
 python -m experiments.benchmark
 
 All train the default LeNet5 by the default recipe (float32, Adam, batches of 32, each digit once an epoch). They run in
-turn, round after round; a figure is the median over rounds, a ratio the median of the rounds' ratios. Writes
-Record/study/benchmark.json and benchmark.png. Nothing else should run on the machine meanwhile.
+turn, round after round; a figure is the median over rounds, a ratio the median of the rounds' ratios. Also: where the
+time of a step goes, what was tried instead, start-up and memory. Writes Record/study/benchmark.json and benchmark.png.
+Nothing else should run on the machine meanwhile.
 """
 
 import platform
@@ -12,11 +13,12 @@ import statistics
 import subprocess
 import sys
 import time
+import unittest.mock
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 from tqdm import tqdm
@@ -24,6 +26,7 @@ from tqdm import tqdm
 import ClassifyTask_train
 import plots
 import utils
+from fast import product
 from model import BACKGROUND, INK, LeNet5, layer_table, pad, scale
 from utils import UserError
 
@@ -85,13 +88,13 @@ def resident(device: torch.device) -> float:
     return 1000 * (time.perf_counter() - start) / (step + 1)
 
 
-def project(device: torch.device, plain: bool = False) -> float:
+def project(device: torch.device, plain: bool = False, digits: int = DIGITS) -> float:
     """Milliseconds a step of ClassifyTask_train.py, as its history has them: the second epoch."""
-    return 1000 * train(device, plain)["history"][-1]["seconds"] / (DIGITS // BATCH)
+    return 1000 * train(device, plain, digits=digits)["history"][-1]["seconds"] / (digits // BATCH)
 
 
-def train(device: torch.device, plain: bool, recipe: dict = RECIPE) -> dict:
-    train_set = [tensor[:DIGITS].to(device) for tensor in utils.load_dataset("mnist", DATA, "train")]
+def train(device: torch.device, plain: bool, recipe: dict = RECIPE, digits: int = DIGITS) -> dict:
+    train_set = [tensor[:digits].to(device) for tensor in utils.load_dataset("mnist", DATA, "train")]
     test_set = [tensor[:100].to(device) for tensor in utils.load_dataset("mnist", DATA, "test")]
     run = {"recipe": {**recipe, "epochs": 2}, "dataset": "mnist", "seed": 0}
     return list(ClassifyTask_train.train(run, train_set, test_set, plain=plain))[-1]
@@ -113,18 +116,24 @@ VARIANTS = {
 
 
 def cpu() -> str:
-    """The model of the CPU, where Linux tells it, and how many threads PyTorch takes."""
+    """The model of the CPU, where Linux tells it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.split(": ")[1] for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.processor()}, threads: {torch.get_num_threads()}"
+    return models[0] if models else platform.processor()
 
 
-def measure(device: torch.device) -> dict:
+def set_threads(threads: int):
+    """How many threads PyTorch, and the training script, may take."""
+    ClassifyTask_train.THREADS = threads
+    torch.set_num_threads(threads)
+
+
+def measure(device: torch.device, threads: int) -> dict:
     """Run the variants in turn; medians, and the ratios of each to this project."""
     times = {name: [] for name in VARIANTS}
-    for round_ in tqdm(range(ROUNDS + 1), desc=f"rounds on {device}", disable=None):
+    for round_ in tqdm(range(ROUNDS + 1), desc=f"rounds on {device}, threads: {threads}", disable=None):
         for name, variant in VARIANTS.items():
-            torch.set_num_threads(ClassifyTask_train.THREADS)
+            set_threads(threads)
             milliseconds = variant(device)
             if round_:  # the first is the warm-up
                 times[name].append(milliseconds)
@@ -148,7 +157,7 @@ def floor(device: torch.device) -> float:
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
-        (a @ b).sum().item()
+        product(a, b).sum().item()
         seconds.append(time.perf_counter() - start)
     return 1000 * operations / (2 * 2048**3 / min(seconds))
 
@@ -162,22 +171,46 @@ def check(device: torch.device) -> float:
 
 
 GROUPS = {
-    "matrix products": ("mm", "addmm"),
-    "squashing and its slope": ("sigmoid_", "sigmoid_backward", "tanh", "tanh_backward"),
-    "patches and batches copied": ("copy_", "index", "take", "index_select", "constant_pad_nd", "cat"),
-    "sums": ("sum", "argmax", "_log_softmax"),
-    "Adam": ("_fused_adam_",),
+    "matrix products": ("_linear_pointwise", "mm", "addmm"),
+    "squashing and its slope": ("sigmoid_", "sigmoid_backward", "tanh_", "tanh_backward"),
+    "patches and batches copied": ("copy_", "index_select"),
+    "additions and scaling": ("add_", "sub", "sub_", "mul", "mul_", "zero_"),
+    "sums": ("sum", "argmax", "log_softmax"),
+    "Adam and the running average": ("_fused_adam_", "_foreach_add_", "lerp_"),
 }
 
 
+class Profiler(TorchDispatchMode):
+    """Adds up the seconds of each operation of PyTorch. (torch.profiler's own records change what is measured.)"""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = {}
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        start = time.perf_counter()
+        result = operation(*args, **(kwargs or {}))
+        name = operation.overloadpacket.__name__
+        self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - start
+        return result
+
+
 def profile_step() -> dict[str, float]:
-    """The share of each kind of operation in the time of a training step on the CPU."""
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    """The share of each kind of operation in what a training step spends in PyTorch's operations, on the CPU."""
+    profiler = Profiler()
+
+    def profiled(steps, chunk, changed):
+        def run(chunk):
+            with profiler:
+                steps(chunk)
+
+        return run
+
+    with unittest.mock.patch.object(ClassifyTask_train, "as_graph", profiled):
         train(torch.device("cpu"), plain=False)
-    times = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in profiler.key_averages()}
-    total = sum(times.values())
-    shares = {group: sum(times.get(name, 0) for name in names) / total for group, names in GROUPS.items()}
-    return {**shares, "the rest: additions, scaling, bookkeeping": 1 - sum(shares.values())}
+    total = sum(profiler.seconds.values())
+    shares = {group: sum(profiler.seconds.get(name, 0) for name in names) / total for group, names in GROUPS.items()}
+    return {**shares, "the rest": 1 - sum(shares.values())}
 
 
 def milliseconds(function, repeats: int = 200) -> float:
@@ -195,14 +228,22 @@ def alternatives() -> dict[str, float]:
     """What was tried instead, on the CPU: how many times as long it takes."""
     a = torch.randn(24, 196 * BATCH)
 
-    def products(rows, inputs, columns):
+    def products(rows, inputs, columns, product=product):
         w, x, e = torch.randn(rows, inputs), torch.randn(inputs, columns), torch.randn(rows, columns)
-        return milliseconds(lambda: (w @ x, e @ x.T, w.T @ e))
+        return milliseconds(lambda: (product(w, x), product(e, x.T), product(w.T, e)))
 
+    c3 = products(64, 217, 25 * BATCH)
     return {
         "torch.tanh in C1, for the logistic function": milliseconds(a.tanh) / milliseconds(a.sigmoid),
-        "C3 unit by unit, its products alone": products(16, 150, 100 * BATCH) / products(64, 217, 25 * BATCH),
+        "torch.mm for C3's products": products(64, 217, 25 * BATCH, torch.mm) / c3,
+        "C3 unit by unit, its products alone": products(16, 150, 100 * BATCH) / c3,
     }
+
+
+def by_set_size(sizes=(DIGITS, 60_000)) -> dict[int, float]:
+    """Milliseconds a step by the number of digits in the training set."""
+    rounds = [[project(torch.device("cpu"), digits=digits) for digits in sizes] for _ in range(ROUNDS)]
+    return {digits: statistics.median(times) for digits, times in zip(sizes, zip(*rounds))}
 
 
 IMPORT = "import time; start = time.perf_counter(); import torch, torchvision; seconds = time.perf_counter() - start\n"
@@ -265,7 +306,7 @@ def draw(path: Path, devices: dict):
         1 + 2 * len(devices),
     )
     panels = figure.subplots(len(devices), 1, squeeze=False)[:, 0]
-    for axes, result in zip(panels, devices.values()):
+    for axes, (device, result) in zip(panels, devices.items()):
         names = list(result["variants"])[::-1]
         times = [result["variants"][name]["milliseconds"] for name in names]
         colours = [plots.VERMILLION if name == "this project" else plots.BLUE for name in names]
@@ -275,7 +316,7 @@ def draw(path: Path, devices: dict):
             text = f"{milliseconds:.2f} ms" + (f"  ({ratio:.1f} times as long)" if ratio != 1 else "")
             axes.annotate(text, (milliseconds, row), (4, 0), textcoords="offset points", va="center")
         axes.axvline(result["floor"], color=plots.INK, linestyle=":")
-        axes.set(title=result["machine"], xlabel="milliseconds a step", xlim=(0, 1.55 * max(times)))
+        axes.set(title=f"{result['machine']}, {device}", xlabel="milliseconds a step", xlim=(0, 1.55 * max(times)))
         axes.grid(axis="y", visible=False)
     plots.save(figure, path)
 
@@ -283,20 +324,26 @@ def draw(path: Path, devices: dict):
 def main():
     utils.find_dataset("mnist", DATA)
     result = {"command": "python -m experiments.benchmark", "rounds": ROUNDS, "devices": {}}
-    for name in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
+    most = min(2, ClassifyTask_train.THREADS)  # that the training script takes
+    settings = [("cpu", threads) for threads in sorted({1, most})] + [("cuda", most)] * torch.cuda.is_available()
+    for name, threads in settings:
         device = utils.pick_device(name)
+        set_threads(threads)
         distance = check(device)
         if not distance < FARTHEST:
             raise UserError(f"after 600 steps the weights of both paths are {distance:.1e} apart; nothing was written")
-        result["devices"][name] = {
+        result["devices"][f"{name}, threads: {threads}"] = {
             "machine": torch.cuda.get_device_name() if name == "cuda" else cpu(),
-            "variants": measure(device),
+            "variants": measure(device, threads),
             "floor": floor(device),
             "distance_after_600_steps": distance,
         }
+    set_threads(most)
+    result["program"] = {"threads": most, **whole_program()}
+    set_threads(1)
     result["profile"] = profile_step()
     result["alternatives"] = alternatives()
-    result["program"] = whole_program()
+    result["milliseconds_by_set_size"] = by_set_size()
     result["steps_per_second_1998"] = steps_1998()
     result["versions"] = {**utils.versions(), "system": f"{platform.system()} {platform.machine()}"}
     utils.save_json(PATH, result)

@@ -1,9 +1,11 @@
 """Is it luck? One recipe, several seeds: mean and deviation.
 
 python -m experiments.seeds                            Record/seeds.json
+python -m experiments.seeds --plain                    Record/study/seeds-adam-plain.json, by model.py itself
 python -m experiments.seeds --recipe 1998              Record/study/seeds-1998.json and seeds-1998.png, figure 5
 
-Goes on where it stopped. A seed whose checkpoint lies in the recipe's record folder is not trained again.
+Goes on where it stopped. A seed whose checkpoint lies in the recipe's record folder is not trained again, unless
+--plain asks for the other path.
 """
 
 import json
@@ -26,31 +28,34 @@ def main():
     parser.add_argument("--recipe", choices=RECIPES, default="adam")
     parser.add_argument("--seeds", type=utils.seed, nargs="+", default=SEEDS, metavar="N")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--plain", action="store_true", help="the readable path of model.py, not the fast one")
     args = parser.parse_args()
     device = utils.pick_device(args.device)
     dataset = utils.find_dataset("mnist", DATA)
     sets = [[t.to(device) for t in utils.load_dataset(dataset, DATA, subset)] for subset in ("train", "test")]
-    path = utils.RECORD / ("seeds.json" if args.recipe == "adam" else f"study/seeds-{args.recipe}.json")
+    name = f"seeds-{args.recipe}" + "-plain" * args.plain
+    path = utils.RECORD / ("seeds.json" if name == "seeds-adam" else f"study/{name}.json")
     recipe = {"name": args.recipe, **RECIPES[args.recipe]}
     for seed in args.seeds:
         if seed in [run["seed"] for run in runs_in(path, recipe)]:
             continue
         settings = {"recipe": recipe, "dataset": dataset, "seed": seed}
-        checkpoint = reference(settings) or run_seed(settings, *sets)
+        checkpoint = (None if args.plain else reference(settings)) or run_seed(settings, *sets, args.plain)
         run = result(checkpoint, *sets)
         runs = sorted([*runs_in(path, recipe), run], key=lambda run: run["seed"])
-        utils.save_json(path, {"command": command(args.recipe), "recipe": recipe, "runs": runs, **summary(runs)})
+        utils.save_json(path, {"command": command(args), "recipe": recipe, "runs": runs, **summary(runs)})
         print(json.dumps({key: value for key, value in run.items() if key != "history"}))
     runs = runs_in(path, recipe)
-    if args.recipe == "1998":
+    if name == "seeds-1998":
         figure_5(path.with_suffix(".png"), runs)
     for name, key in (("", "mean"), ("last ", "last_mean")):
         totals = summary(runs)
         print(f"{len(runs)} seeds, {name}accuracy {totals[key]:.2%} ± {totals[key.replace('mean', 'deviation')]:.2%}")
 
 
-def command(recipe: str) -> str:
-    return "python -m experiments.seeds" + (f" --recipe {recipe}" if recipe != "adam" else "")
+def command(args) -> str:
+    flags = f" --recipe {args.recipe}" * (args.recipe != "adam") + " --plain" * args.plain
+    return "python -m experiments.seeds" + flags
 
 
 def runs_in(path: Path, recipe: dict) -> list[dict]:
@@ -71,10 +76,10 @@ def reference(settings: dict) -> dict | None:
     return checkpoint if same and checkpoint["epoch"] == settings["recipe"]["epochs"] else None
 
 
-def run_seed(settings: dict, train_set, test_set) -> dict:
+def run_seed(settings: dict, train_set, test_set, plain: bool) -> dict:
     """Train with one seed; returns the last checkpoint."""
-    epochs = tqdm(train(settings, train_set, test_set), total=settings["recipe"]["epochs"], unit="epoch", disable=None)
-    return list(epochs)[-1]
+    epochs = train(settings, train_set, test_set, plain=plain)
+    return list(tqdm(epochs, total=settings["recipe"]["epochs"], unit="epoch", disable=None))[-1]
 
 
 def result(checkpoint: dict, train_set, test_set) -> dict:

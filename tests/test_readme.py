@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,16 @@ def test_seeds():
     )
 
 
+def test_plain_seeds():
+    plain, fast = record("study/seeds-adam-plain.json"), record("seeds.json")["runs"]
+    accuracies = [run["accuracy"] for run in fast if run["seed"] in [run["seed"] for run in plain["runs"]]]
+    assert len(accuracies) == len(plain["runs"]) >= 3
+    assert_said(
+        f"{percent(statistics.mean(accuracies))} ± {percent(statistics.stdev(accuracies))} %",
+        f"{percent(plain['mean'])} ± {percent(plain['deviation'])} %",
+    )
+
+
 def test_reference_run():
     metrics, run = record("metrics.json"), record("seeds.json")["runs"][0]
     low, high = metrics["interval"]
@@ -60,11 +71,15 @@ def test_1998():
 
 def test_benchmark():
     benchmark = record("study/benchmark.json")
-    for name, row in benchmark["devices"]["cpu"]["variants"].items():
+    devices = benchmark["devices"].values()
+    for name in next(iter(devices))["variants"]:
         if name != "this project":
-            low, high = row["ratio_range"]
-            assert_said(f"| {name} | {row['ratio']:.1f} ({low:.1f} to {high:.1f}) |")
-    assert_said(f"{benchmark['steps_per_second_1998']:,.0f} steps a second", benchmark["devices"]["cpu"]["machine"])
+            rows = [device["variants"][name] for device in devices]
+            cells = ["{:.1f} ({:.1f} to {:.1f})".format(row["ratio"], *row["ratio_range"]) for row in rows]
+            assert_said(f"| {' | '.join([name, *cells])} |")
+    assert_said(f"{benchmark['steps_per_second_1998']:,.0f} steps a second", *[device["machine"] for device in devices])
+    for digits, milliseconds in benchmark["milliseconds_by_set_size"].items():
+        assert_said(f"{milliseconds:.2f} ms with {'all ' * (digits == '60000')}{int(digits):,}")
     program = benchmark["program"]
     assert_said(
         f"{program['first_step_seconds']:.1f} s after the start",
@@ -114,6 +129,9 @@ def test_choices():
         diverged = None in accuracies
         error = "diverged" if diverged else percent(1 - sum(accuracies) / len(accuracies))
         assert_said(f"| {variant} | {len(accuracies)} | {error} |")
+    for variant in "adam, 20 epochs, 61,706 parameters", "adam, 20 epochs, start 1/sqrt(F), coefficient 1.0":
+        last = [run["last_accuracy"] for run in runs if run["variant"] == variant]
+        assert_said(f"misread {percent(1 - statistics.mean(last))} %")
 
 
 def test_layer_table():
