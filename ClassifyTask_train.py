@@ -51,7 +51,8 @@ RECIPES = {
 THREADS = torch.get_num_threads()  # what the machine, or OMP_NUM_THREADS, allows
 CURVATURE_PATTERNS = 500  # on which the curvature is estimated before each pass (appendix C)
 DIVERGED = 1.5  # times the untrained network's loss: squashing keeps even a diverging loss finite
-CHUNK = 25  # steps between two looks at the progress bar, and in one CUDA graph
+CHUNK = 25  # steps between two looks at the progress bar, and in one graph
+GRAPHS = ("cuda",)  # the types of device whose work can be recorded as a graph
 
 
 def main():
@@ -301,7 +302,7 @@ def as_graph(steps: Callable[[Tensor], None], chunk: Tensor, changed: list[Tenso
     Launching a step's hundred small kernels takes longer than running them; a graph launches them all at once.
     `changed` are the tensors that a step changes: what the warm-up, which CUDA asks for, does to them is undone.
     """
-    if chunk.device.type != "cuda":
+    if chunk.device.type not in GRAPHS:
         return steps
     static = chunk.clone()
     before = [tensor.clone() for tensor in changed]
