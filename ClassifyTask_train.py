@@ -115,7 +115,7 @@ def train_to(path: Path, args, dataset: str, device: torch.device):
     if run["recipe"]["average"]:
         print(f"  {utils.accuracy(checkpoint, 'model', test_set):.2%} with the running average of the weights")
     print(f"  {utils.accuracy(checkpoint, 'last', test_set):.2%} with the weights of the last step")
-    print(f"checkpoint: {path}; for the figures, run ClassifyTask_test.py")
+    print(f"checkpoint: {path}; for the figures: python ClassifyTask_test.py --checkpoint {path}")
 
 
 def epoch_line(checkpoint: dict, batches: int) -> str:

@@ -1,8 +1,8 @@
 """LeNet5's loss and gradient written out by hand: the same function of the same parameters, but faster.
 
 Four ideas do it. All parameters lie in one vector, so that an optimizer's step is one operation. Activations are
-matrices, a row a unit and a column a place and pattern, the patterns last: every layer is one matrix product, and
-every rearrangement copies whole runs of memory. A convolution is done for the four units of each 2x2 patch at once,
+matrices, a row a unit and a column a place and pattern, the patterns last: every weighted sum is one matrix product,
+and every rearrangement copies whole runs of memory. A convolution is done for the four units of each 2x2 patch at once,
 which makes subsampling a sum of rows and copies 36 inputs a patch where the usual way copies 100. And the constants of
 the squashing function, x = A tanh(S a), go into the parameters of C1 to S4, which are few: these layers hand on
 t = tanh(u), where u = S a is made of c theta in place of theta, and dE/dtheta = c dE/d(c theta).
