@@ -18,7 +18,7 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest
 
 demo: .venv/installed
-	$(BIN)/python -m experiments.demo
+	$(BIN)/python -m tools.page
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

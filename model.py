@@ -96,18 +96,21 @@ class TableConvolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(len(pairs), 5, 5))
         self.bias = nn.Parameter(torch.empty(len(table)))
         self.shape = (len(table), in_maps, 5, 5)
-        self.register_buffer("connections", torch.tensor(pairs).T, persistent=False)  # (2, kernels): to, from
+        to_map, from_map = torch.tensor(pairs).T
+        place = F.one_hot(to_map * in_maps + from_map, len(table) * in_maps).float()  # (kernels, all pairs of maps)
+        self.register_buffer("connections", torch.stack([to_map, from_map]), persistent=False)  # (2, kernels)
+        self.register_buffer("place", place, persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        to_map, from_map = self.connections
-        kernels = self.weight.new_zeros(self.shape).index_put((to_map, from_map), self.weight)
-        return F.conv2d(maps, kernels, self.bias)
+        # One product puts each kernel in its place among zeros: on a GPU that takes a twelfth of indexing's launches.
+        kernels = self.place.T @ self.weight.flatten(1)
+        return F.conv2d(maps, kernels.view(self.shape), self.bias)
 
 
 class RBF(nn.Module):
     """Euclidean radial basis units with fixed codes (section II.B): y_i = sum_j (x_j - w_ij)^2.
 
-    (N, 84) -> (N, 10). Returns -y_i: the paper's penalty with its sign turned, so that larger is likelier.
+    (..., 84) -> (..., 10). Returns -y_i, the paper's penalty with its sign turned: higher means more likely.
     """
 
     def __init__(self):
@@ -115,7 +118,7 @@ class RBF(nn.Module):
         self.register_buffer("codes", digit_codes(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return -(x.unsqueeze(1) - self.codes).square().sum(2)
+        return -(x.unsqueeze(-2) - self.codes).square().sum(-1)
 
 
 def map_loss(scores: Tensor, labels: Tensor, j: float | None) -> Tensor:
@@ -128,9 +131,19 @@ def map_loss(scores: Tensor, labels: Tensor, j: float | None) -> Tensor:
     return F.cross_entropy(F.pad(scores, (0, 1), value=rubbish), labels, reduction="none")
 
 
-def penalty_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Eq. 8 of each pattern, the penalty y_D of the correct class: scores (N, 10) and labels (N,) -> (N,)."""
+def mse_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Eq. 8 of each pattern, the penalty y_D of the correct class: scores (N, 10) and labels (N,) -> (N,).
+
+    With RBF units, the squared distance between F6 and the code of the class. It knows no competition between classes.
+    """
     return -scores.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
+class Places(nn.Module):
+    """The T places of a wide picture, one after the other: C5's maps (N, C, 1, T) -> (N, T, C)."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.squeeze(2).transpose(1, 2)
 
 
 # What each keyword argument of LeNet5 offers; the first of each is the default.
@@ -153,7 +166,7 @@ def choose(what: str, options: dict, name: str):
     return options[name]
 
 
-# Weights start uniform within +- a bound that depends on the fan-in F of the unit they feed; 2.4/F is section III's.
+# Weights start uniform within +- a bound that depends on the fan-in F, the number of inputs of the unit they feed.
 BOUNDS = {
     "2.4/F": lambda fan_in: 2.4 / fan_in,
     "1/sqrt(F)": lambda fan_in: fan_in**-0.5,
@@ -162,13 +175,15 @@ BOUNDS = {
 
 
 class LeNet5(nn.Module):
-    """LeNet-5 (section II.B, figure 2): images (N, 1, 32, 32) -> class scores (N, 10), larger is likelier.
+    """LeNet-5 (section II.B, figure 2): images (N, 1, 32, 32) -> class scores (N, 10); higher means more likely.
 
     The default is the published network up to F6 with ten linear outputs in place of the RBF units: 60,850 parameters.
     `output="rbf"` is the published network (60,000). `subsampling="average", connection="full", activation="tanh"`
     (or "sigmoid", "relu") is the simplified network that most repositories call LeNet-5 (61,706).
 
-    Weights start as reset_parameters says. Raises ValueError on an option that does not exist.
+    C5 is a convolution, so the network reads wide pictures, too: (N, 1, 32, W) with W > 32 -> (N, T, 10), the scores at
+    T = (W - 32) // 4 + 1 places, 4 pixels apart (section VII). Raises ValueError on pictures of another height or
+    narrower than 32, and on an option that does not exist. Weights start as reset_parameters says.
     """
 
     def __init__(self, subsampling="trainable", connection="table", activation="squash", output="linear"):
@@ -180,24 +195,45 @@ class LeNet5(nn.Module):
         self.c3 = choose("connection", CONNECTION, connection)()
         self.s4 = subsample(16, self.squash)
         self.c5 = nn.Conv2d(16, 120, 5)
+        self.places = Places()
         self.f6 = nn.Linear(120, 84)
         self.output = choose("output", OUTPUT, output)()
         self.reset_parameters()
 
+    def layers(self) -> dict[str, list[nn.Module]]:
+        """The chain of layers: the name of each, and the modules that compute it from the one before."""
+        return {
+            "c1": [self.c1, self.squash],  # (N, 6, 28, 28)
+            "s2": [self.s2],  # (N, 6, 14, 14)
+            "c3": [self.c3, self.squash],  # (N, 16, 10, 10)
+            "s4": [self.s4],  # (N, 16, 5, 5)
+            "c5": [self.c5, self.squash],  # (N, 120, 1, T)
+            "f6": [self.places, self.f6, self.squash],  # (N, T, 84)
+            "output": [self.output],  # (N, T, 10)
+        }
+
+    def states(self, images: Tensor) -> dict[str, Tensor]:
+        """The state of every layer, by name, the input's first; a picture 32 wide is one place, and has no T."""
+        height, width = images.shape[2:]
+        if height != 32 or width < 32:
+            raise ValueError(f"pictures are {height}x{width}, but must be 32 high and at least 32 wide")
+        states = {"input": images}
+        for name, modules in self.layers().items():
+            for module in modules:
+                images = module(images)
+            states[name] = images
+        if width == 32:
+            states["f6"], states["output"] = states["f6"].squeeze(1), states["output"].squeeze(1)
+        return states
+
     def forward(self, images: Tensor) -> Tensor:
-        c1 = self.squash(self.c1(images))  # (N, 6, 28, 28)
-        s2 = self.s2(c1)  # (N, 6, 14, 14)
-        c3 = self.squash(self.c3(s2))  # (N, 16, 10, 10)
-        s4 = self.s4(c3)  # (N, 16, 5, 5)
-        c5 = self.squash(self.c5(s4)).flatten(1)  # (N, 120)
-        f6 = self.squash(self.f6(c5))  # (N, 84)
-        return self.output(f6)  # (N, 10)
+        return self.states(images)["output"]
 
     @torch.no_grad()
-    def reset_parameters(self, bound: str = "2.4/F", coefficient: float = 1 / 4):
+    def reset_parameters(self, bound: str = "1/sqrt(F)", coefficient: float = 1.0):
         """Draw the initial weights from torch's default generator, uniform within +-BOUNDS[bound].
 
-        The paper is silent on S2 and S4: they start with this coefficient (1/4: as averages) and bias 0 in all maps.
+        The paper has 2.4/F (section III), and is silent on S2 and S4: they start with this coefficient and bias 0.
         """
         bound_of = choose("bound", BOUNDS, bound)
         for layer in self.children():
@@ -214,32 +250,23 @@ class LeNet5(nn.Module):
                 layer.bias.uniform_(-limit, limit)
 
 
+@torch.no_grad()
 def layer_table(model: LeNet5) -> dict[str, tuple[tuple[int, ...], int, int]]:
     """Of each layer, measured on one 32x32 image: output shape, trainable parameters, connections.
 
     A connection is one weight or bias at work at one place: a shared weight counts as often as it is used.
     """
-    table = {}
-
-    def measure(name):
-        def hook(layer, inputs, output):
-            parameters = sum(p.numel() for p in layer.parameters())
-            if isinstance(layer, Subsampling):  # four inputs and a bias a unit
-                connections = 5 * output.numel()
-            elif isinstance(layer, RBF):
-                connections = layer.codes.numel()
-            else:  # a convolution uses all its parameters once a position
-                connections = parameters * output[0, 0].numel()
-            table[name] = (tuple(output.shape[1:]), parameters, connections)
-
-        return hook
-
-    layers = [(name, layer) for name, layer in model.named_children() if layer is not model.squash]
-    handles = [layer.register_forward_hook(measure(name)) for name, layer in layers]
-    with torch.no_grad():
-        model(torch.zeros(1, 1, 32, 32))
-    for handle in handles:
-        handle.remove()
+    states, table = model.states(torch.zeros(1, 1, 32, 32)), {}
+    for name in model.layers():
+        shape, layer = tuple(states[name].shape[1:]), getattr(model, name)
+        parameters = sum(p.numel() for p in layer.parameters())
+        if isinstance(layer, Subsampling):  # four inputs and a bias a unit
+            connections = 5 * states[name].numel()
+        elif isinstance(layer, RBF):
+            connections = layer.codes.numel()
+        else:  # a convolution uses all its parameters once a position
+            connections = parameters * math.prod(shape[1:])
+        table[name] = (shape, parameters, connections)
     return table
 
 

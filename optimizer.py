@@ -20,41 +20,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from model import RBF, LeNet5, Squash, Subsampling, TableConvolution
+from model import RBF, LeNet5, Places, Squash, Subsampling, TableConvolution
 
 
 class DiagonalLM(torch.optim.Optimizer):
     """w <- w - lr / (mu + h) * gradient, elementwise, with h the parameter's curvature (appendix C).
 
-    The curvature starts at zero: call `set_curvature` before the first step and whenever it is estimated anew. The
-    state of a parameter is its `curvature` and its `rate` lr / (mu + h), both of its shape. Both are written in place,
-    so that a step captured in a CUDA graph follows `set_curvature` (but not `load_state_dict`, which brings new
-    tensors). A new `lr` in `param_groups` takes effect at the next `step` or `set_curvature`.
-    Raises ValueError unless lr and mu are positive.
+    The state of a parameter is its `curvature` h and its `rate` lr / (mu + h), both of its shape, and `step`, the count
+    of steps taken. Rates are 0 until `set_curvature` is called; a new lr takes effect there, too. All are written in
+    place, so that a recorded CUDA graph follows. Raises ValueError unless lr, a number or tensor, and mu are positive.
     """
 
-    def __init__(self, params, lr: float, mu: float = 0.02):
+    def __init__(self, params, lr: float | Tensor, mu: float = 0.02):
         if not lr > 0:
             raise ValueError(f"lr is {lr}, but must be positive")
         if not mu > 0:
             raise ValueError(f"mu is {mu}, but must be positive")
         super().__init__(params, {"lr": lr, "mu": mu})
-
-    @torch.no_grad()
-    def add_param_group(self, param_group: dict):
-        super().add_param_group(param_group)
-        for p in self.param_groups[-1]["params"]:
-            self.state[p] = {"curvature": torch.zeros_like(p), "rate": torch.zeros_like(p)}
-        self.update_rates()
-
-    @torch.no_grad()
-    def update_rates(self):
-        """rate = lr / (mu + h), in place."""
         for group in self.param_groups:
-            group["rated_lr"] = group["lr"]
             for p in group["params"]:
-                state = self.state[p]
-                state["rate"].copy_(group["lr"] / (group["mu"] + state["curvature"]))
+                zeros = {kind: torch.zeros_like(p, requires_grad=False) for kind in ("curvature", "rate")}
+                self.state[p] = {"step": torch.zeros((), device=p.device), **zeros}
 
     @torch.no_grad()
     def set_curvature(self, curvatures: Sequence[Tensor]):
@@ -62,17 +48,17 @@ class DiagonalLM(torch.optim.Optimizer):
 
         Raises ValueError, and changes nothing, if their number or a shape differs.
         """
-        params = [p for group in self.param_groups for p in group["params"]]
-        shapes, expected = [tuple(h.shape) for h in curvatures], [tuple(p.shape) for p in params]
+        pairs = [(group, p) for group in self.param_groups for p in group["params"]]
+        shapes, expected = [tuple(h.shape) for h in curvatures], [tuple(p.shape) for _, p in pairs]
         if shapes != expected:
             raise ValueError(f"curvatures have shapes {shapes}, but the parameters have {expected}")
-        for p, h in zip(params, curvatures):
-            self.state[p]["curvature"].copy_(h)
-        self.update_rates()
+        for (group, p), h in zip(pairs, curvatures):
+            state = self.state[p]
+            state["curvature"].copy_(h)
+            state["rate"].copy_(group["lr"] / (group["mu"] + h))
 
     def effective_steps(self) -> tuple[float, float]:
         """The smallest and the largest lr / (mu + h) over all parameters."""
-        self.update_rates()
         rates = torch.cat([state["rate"].flatten() for state in self.state.values()])
         return rates.min().item(), rates.max().item()
 
@@ -84,10 +70,9 @@ class DiagonalLM(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            if group["lr"] != group["rated_lr"]:  # a schedule has changed it
-                self.update_rates()
             for p in group["params"]:
                 if p.grad is not None:
+                    self.state[p]["step"] += 1
                     p.addcmul_(p.grad, self.state[p]["rate"], value=-1)
         return loss
 
@@ -100,16 +85,15 @@ def curvature(model: LeNet5, images: Tensor, factor: float = 1.0) -> list[Tensor
       Eq. 9 starts there, too: through its logarithm the curvature of an untrained network would be almost 0.
     - Linear output: the Gauss-Newton term of the cross-entropy on the ten scores, the diagonal p (1 - p), p = softmax.
     """
-    layers = [model.c1, model.squash, model.s2, model.c3, model.squash, model.s4]
-    layers += [model.c5, model.squash, nn.Flatten(), model.f6, model.squash]
+    layers = [module for modules in model.layers().values() for module in modules]
     if isinstance(model.output, RBF):
-        return propagate_back(layers, images, lambda states: torch.full_like(states, 2 * factor))
+        return propagate_back(layers[:-1], images, lambda states: torch.full_like(states, 2 * factor))
 
     def start(scores):
-        p = scores.softmax(1)
+        p = scores.softmax(-1)
         return factor * p * (1 - p)
 
-    return propagate_back([*layers, model.output], images, start)
+    return propagate_back(layers, images, start)
 
 
 @torch.no_grad()
@@ -174,7 +158,7 @@ RULES = {
     nn.Conv2d: weighted_sum,
     TableConvolution: weighted_sum,
     nn.Linear: weighted_sum,
-    nn.Flatten: weighted_sum,  # each output is one input times 1
+    Places: weighted_sum,  # each output is one input times 1
     Subsampling: subsampling,
     nn.AvgPool2d: averaging,
     Squash: squashing,

@@ -1,4 +1,4 @@
-"""The one figure style, and the figures of the scripts: data in, PNG out.
+"""The one figure style, and the figures of training and test: data in, PNG out. The network is drawn in diagrams.py.
 
 Each figure is 8.3 inches and 1,660 pixels wide, twice the width at which a README shows it.
 An experiment draws its own in the same style:
@@ -20,13 +20,12 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Polygon, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-from matplotlib.transforms import Bbox
 
 # Okabe and Ito's colours, which colour-blind readers tell apart too.
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
-INK, GREY, PALE = "#222222", "#6B6B6B", "#E8E8E8"
+INK, GREY, LIGHT, PALE = "#222222", "#6B6B6B", "#CCCCCC", "#E8E8E8"
 
 WIDTH, HEADER, MARGIN = 8.3, 0.75, 0.14  # inches: of a figure, of the title above it, left of the title
 DPI = 200
@@ -83,6 +82,24 @@ def canvas(figure: Figure) -> Axes:
     return axes
 
 
+def draw_image(axes: Axes, image: np.ndarray, place: tuple[float, float, float, float], colours="gray", limit=(0, 255)):
+    """An image (H, W) in a thin frame on a canvas; place: its left, top, width and height, in pixels.
+
+    `limit` has the values drawn in the first and in the last of the colours. An image (H, W, 3) has its own colours.
+    """
+    left, top, width, height = place
+    extent = (left, left + width, top + height, top)
+    axes.imshow(image, colours, aspect="auto", vmin=limit[0], vmax=limit[1], extent=extent)
+    axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=LIGHT, linewidth=0.5))
+
+
+def draw_picture(axes: Axes, picture: np.ndarray, title: str, left: float, top: float, size: float = 380):
+    """A picture (H, W), 0 black to 255 white, or (H, W, 3), fitted into a square, `size` pixels a side, on a canvas."""
+    height, width = (size * side / max(picture.shape[:2]) for side in picture.shape[:2])
+    axes.text(left, top - 14, title, color=GREY)
+    draw_image(axes, picture, (left, top, width, height))
+
+
 def save(figure: Figure, path: Path):
     """Write a figure as PNG, whole or not at all: after an error (OSError) an older file is as it was."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -114,7 +131,7 @@ def training_curve(path: Path, history: list[dict], title: str):
         axes.annotate(final.format(test[-1]), end, (7, 0), textcoords="offset points", va="center", color=VERMILLION)
         axes.set(xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
-    loss.set(title="Loss (logarithmic axis)", ylabel="mean loss of a digit", yscale="log")
+    loss.set(title="Loss (logarithmic axis)", ylabel="mean loss of a digit (nats)", yscale="log")
     loss.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator(), major_formatter="{x:g}")
     accuracy.set(title="Accuracy (axis stretched towards 100 %)", ylabel="digits read correctly (%)")
     accuracy.set_yscale("function", functions=(lambda a: -np.log(100.5 - a), lambda y: 100.5 - np.exp(-y)))
@@ -177,8 +194,7 @@ def digit_grid(images: np.ndarray, title: str, subtitle: str, line: int) -> tupl
     top = round(HEADER * DPI)
     corners = [(28 + CELL * (i % COLUMNS), top + line * (i // COLUMNS)) for i in range(len(images))]
     for image, (x, y) in zip(images, corners, strict=True):
-        axes.imshow(image, "gray_r", aspect="auto", vmin=0, vmax=255, extent=(x, x + SIDE, y + SIDE, y))
-        axes.add_patch(Rectangle((x, y), SIDE, SIDE, fill=False, edgecolor="#CCCCCC", linewidth=0.5))
+        draw_image(axes, image, (x, y, SIDE, SIDE), "gray_r")
     return axes, corners
 
 
@@ -222,116 +238,4 @@ def misclassified(
         axes.text(centre, y + SIDE + 48, f"{100 * scores[i]:.0f} %", color=GREY, size=8, ha="center", va="center")
     if not len(wrong):
         axes.text(28, HEADER * DPI + 60, "Not one digit was misread.", size=12, color=GREEN)
-    save(axes.figure, path)
-
-
-UNIT, AXIS = 6, 378  # pixels: the side of a unit, and the height of the line on which the layers are centred
-CENTRES = (124, 396, 640, 850, 1056, 1242, 1404, 1560)  # pixels: the input and the seven layers
-COLOURS = {"c": BLUE, "s": ORANGE, "f": GREEN, "o": PURPLE}  # by the first letter of a layer's name
-
-
-def handwritten_three() -> np.ndarray:
-    """The input of the drawn network: a 3 of (32, 32) pixels, 0 paper, 1 ink."""
-    upper, lower = np.linspace(-2.6, 1.75, 60), np.linspace(-1.65, 2.6, 60)
-    x = np.append(15.5 + 4.6 * np.cos(upper), 15.2 + 5.6 * np.cos(lower))
-    y = np.append(10.6 + 4.7 * np.sin(upper), 20.6 + 5.4 * np.sin(lower))
-    rows, columns, _ = np.ogrid[:32, :32, :1]
-    return np.clip(2.1 - np.hypot(columns - x, rows - y).min(2), 0, 1)
-
-
-def draw_maps(axes: Axes, centre: int, maps: int, size: int, colour: str) -> Bbox:
-    """Overlapping maps, `size` units a side, the last one in front; returns where the front map is."""
-    side, spread = UNIT * size, 30 * (maps - 1) ** 0.5
-    for depth in np.linspace(0, 1, maps):
-        corner = depth * spread - (side + spread) / 2
-        place = Bbox.from_bounds(centre + corner, AXIS + corner, side, side)
-        face = 1 - (0.2 + 0.25 * depth) * (1 - np.array(to_rgb(colour)))
-        axes.add_patch(Rectangle(place.p0, side, side, facecolor=face, edgecolor=colour, linewidth=0.7))
-    return place
-
-
-def draw_units(axes: Axes, centre: int, units: int, colour: str) -> Bbox:
-    """Units without maps, four a row; returns where they are."""
-    place = Bbox.from_bounds(centre - 15, AXIS - units, 30, 2 * units - 2)
-    for i in range(units):
-        corner = place.x0 + 8 * (i % 4), place.y0 + 8 * (i // 4)
-        axes.add_patch(Rectangle(corner, UNIT, UNIT, facecolor=colour))
-    return place
-
-
-def draw_classes(axes: Axes, centre: int, classes: int, colour: str) -> Bbox:
-    """The output units, each beside its class, the input's filled; returns where they are."""
-    for i in range(classes):
-        y = AXIS + 26 * (i - (classes - 1) / 2)
-        face, weight = (colour, "bold") if i == 3 else ("white", "normal")
-        axes.add_patch(Circle((centre - 12, y), 10, facecolor=face, edgecolor=colour))
-        axes.text(centre + 14, y, str(i), size=8, weight=weight, ha="center", va="center_baseline")
-    return Bbox.from_bounds(centre - 22, AXIS - 13 * classes, 20, 26 * classes)
-
-
-def connect_window(axes: Axes, source: Bbox, target: Bbox, window: int, height: float):
-    """A receptive field, `window` units a side, on the map `source`, and its lines to the unit of `target` it feeds.
-
-    Both lie a third of their map from its left and `height` (0 to 1) of it from its top, as the one sees the other.
-    """
-    corners = []
-    for box, side, face, order in (source, UNIT * window, "#FFFFFF88", 2), (target, UNIT, "white", 3):
-        x, y = box.x0 + (box.width - side) / 3, box.y0 + (box.height - side) * height
-        square = Rectangle((x, y), side, side, facecolor=face, edgecolor=INK, linewidth=0.8, zorder=order)
-        corners.append(axes.add_patch(square).get_corners())  # from the upper left around by the upper right
-    field, unit = corners
-    for field_end, unit_end in ((field[1], unit[0]), (field[2], unit[3])):
-        axes.plot(*zip(field_end, unit_end, strict=True), color=INK, linewidth=0.6, zorder=2)
-
-
-def connect_all(axes: Axes, source: Bbox, target: Bbox):
-    """The full connection of two columns of units."""
-    left, right = source.x1 + 6, target.x0 - 6
-    corners = [(left, source.y0), (left, source.y1), (right, target.y1), (right, target.y0)]
-    axes.add_patch(Polygon(corners, facecolor="#F0F0F0"))
-
-
-def caption(axes: Axes, centre: int, name: str, shape: str, kind: str, parameters: str, connections: str):
-    """A layer's name and shape above it, the rest below."""
-    axes.text(centre, 188, name, weight="bold", ha="center")
-    axes.text(centre, 218, shape, color=GREY, ha="center")
-    axes.text(centre, 530, kind, color=GREY, ha="center", va="top")
-    axes.text(centre, 636, parameters, ha="center")
-    axes.text(centre, 666, connections, color=GREY, ha="center")
-
-
-@style()
-def architecture(path: Path, shapes: dict[str, tuple[tuple[int, ...], int, int]]):
-    """The network in the spirit of the paper's figure 2, from the table of its layers that `model.layer_table` returns.
-
-    `shapes` has, of each of the seven layers: output shape, trainable parameters, connections.
-    """
-    parameters, connections = (sum(row[i] for row in shapes.values()) for i in (1, 2))
-    subtitle = f"{parameters:,} trainable parameters, {connections:,} connections; maps and receptive fields to scale"
-    axes = canvas(new_figure("LeNet-5", subtitle, height=3.45))
-    place, before = draw_maps(axes, CENTRES[0], 1, 32, GREY), 32
-    extent = (place.x0, place.x1, place.y1, place.y0)
-    axes.imshow(handwritten_three(), "gray_r", aspect="auto", extent=extent, zorder=1)
-    caption(axes, CENTRES[0], "Input", "1 @ 32×32", "", "parameters", "connections")
-    for (name, (shape, parameters, connections)), centre in zip(shapes.items(), CENTRES[1:], strict=True):
-        source, size = place, shape[1] if len(shape) == 3 else 1
-        if size > 1:
-            place = draw_maps(axes, centre, *shape[:2], COLOURS[name[0]])
-        else:
-            draw = draw_classes if name == "output" else draw_units
-            place = draw(axes, centre, shape[0], COLOURS[name[0]])
-        if name[0] == "c":
-            window = before - size + 1
-            kind = f"{window}×{window}\nconvolution"
-            connect_window(axes, source, place, window, height=6 / 29)
-        elif name[0] == "s":
-            window = before // size
-            kind = f"{window}×{window}\nsubsampling"
-            connect_window(axes, source, place, window, height=0.8)
-        else:
-            kind = "full\nconnection" if parameters else "RBF units,\nfixed"
-            connect_all(axes, source, place)
-        form = f"{shape[0]} @ {size}×{size}" if size > 1 else f"{shape[0]} units"
-        caption(axes, centre, name.capitalize(), form, kind, f"{parameters:,}", f"{connections:,}")
-        before = size
     save(axes.figure, path)

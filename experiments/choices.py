@@ -2,147 +2,153 @@
 
 python -m experiments.choices [VARIANT ...]     all variants, or those named; goes on where it stopped
 
-Writes Record/study/choices.json and choices.png: of each variant and seed, the held-out accuracy after training on the
-other 55,000 digits, null where that diverged. The test set takes no part.
+Writes Record/study/choices.json and choices.png, and prints a table: of each variant and seed, the held-out accuracy
+after training on the other 55,000 digits, null where that diverged. The test set takes no part.
 """
 
+import dataclasses
+import functools
 from pathlib import Path
 
-import ClassifyTask_train
+import checkpoint
+import mnist
 import plots
 import utils
+from experiments.study import Study, arguments, mean_and_deviation
+from recipes import RECIPES, Recipe
+from training import train
 
 PATH = utils.RECORD / "study" / "choices.json"
+SEEDS = (0, 1, 2)
 HELD_OUT = 5000
-EPOCHS = {"8 epochs": 8, "20 epochs": 20}
 SIMPLIFIED = {"subsampling": "average", "connection": "full", "activation": "tanh"}
-BY_8 = {"batch_size": 8}  # patterns a step: the 20 passes of the 1998 recipe in a quarter of the time
+ADAM, BY_1998 = RECIPES["adam"], RECIPES["1998"]
+BY_8 = dataclasses.replace(BY_1998, batch_size=8)  # patterns a step: the 20 passes in a quarter of the time
 
 
 def start(bound: str, coefficient: float) -> dict:
-    return {"start": {"bound": bound, "coefficient": coefficient}}
+    return {"bound": bound, "coefficient": coefficient}
 
 
-# name: recipe, seeds, and how it departs from the recipe
-VARIANTS = {
-    **{
-        f"adam, {epochs}, start {bound}, coefficient {coefficient}": (
-            "adam",
-            (0, 1, 2),
-            {"epochs": EPOCHS[epochs], **start(bound, coefficient)},
-        )
-        for epochs, bound, coefficients in (
-            ("20 epochs", "2.4/F", (0.25, 1.0)),
-            ("20 epochs", "1/sqrt(F)", (0.25, 1.0)),
-            ("8 epochs", "2.4/F", (0.25,)),
-            ("8 epochs", "1/sqrt(F)", (0.5, 1.0, 2.0)),
-            ("8 epochs", "sqrt(3/F)", (0.25, 0.5, 1.0)),
-        )
-        for coefficient in coefficients
-    },
-    "adam, 20 epochs, 61,706 parameters": ("adam", (0, 1, 2), {"network": SIMPLIFIED}),
-    **{
-        f"1998, start {bound}, coefficient {coefficient}, factor {factor}": (
-            "1998",
-            (0, 1, 2),
-            {**BY_8, "factor": factor, **start(bound, coefficient)},
-        )
-        for bound, coefficient, factors in (
-            ("2.4/F", 0.25, (1.0, 0.1, 0.05, 0.025)),
-            ("2.4/F", 1.0, (1.0, 0.025)),
-            ("1/sqrt(F)", 0.25, (1.0, 0.1, 0.05)),
-            ("1/sqrt(F)", 0.7, (1.0, 0.2, 0.05)),
-            ("1/sqrt(F)", 1.0, (1.0, 0.2, 0.05, 0.025)),
-        )
-        for factor in factors
-    },
-    **{
-        f"1998, {name}": ("1998", (0, 1, 2), {**BY_8, "factor": 0.05, **start("1/sqrt(F)", 1.0), **changes})
-        for name, changes in {
-            "j 0.1": {"j": 0.1},
-            "j 10": {"j": 10.0},
-            "eq. 8": {"j": -1e4},  # a rubbish class that always wins leaves y_D alone
-        }.items()
-    },
-    "1998, one pattern a step": ("1998", (0, 1, 2), {}),
-}
+def variants() -> dict[str, Recipe]:
+    """Everything that is tried, by name."""
+    change = dataclasses.replace
+    found = {}
+    for epochs, bound, coefficients in (
+        (20, "2.4/F", (0.25, 1.0)),
+        (20, "1/sqrt(F)", (0.25, 1.0)),
+        (8, "2.4/F", (0.25,)),
+        (8, "1/sqrt(F)", (0.5, 1.0, 2.0)),
+        (8, "sqrt(3/F)", (0.25, 0.5, 1.0)),
+    ):
+        for c in coefficients:
+            recipe = change(ADAM, learning_rates=ADAM.learning_rates[:epochs], start=start(bound, c))
+            found[f"adam, {epochs} epochs, start {bound}, coefficient {c}"] = recipe
+    found["adam, 20 epochs, 61,706 parameters"] = change(ADAM, network=SIMPLIFIED)
+    for bound, c, factors in (
+        ("2.4/F", 0.25, (1.0, 0.1, 0.05, 0.025)),
+        ("2.4/F", 1.0, (1.0, 0.025)),
+        ("1/sqrt(F)", 0.25, (1.0, 0.1, 0.05)),
+        ("1/sqrt(F)", 0.7, (1.0, 0.2, 0.05)),
+        ("1/sqrt(F)", 1.0, (1.0, 0.2, 0.05, 0.025)),
+    ):
+        for factor in factors:
+            recipe = change(BY_8, factor=factor, start=start(bound, c))
+            found[f"1998, start {bound}, coefficient {c}, factor {factor}"] = recipe
+    found["1998, j 0.1"] = change(BY_8, j=0.1)
+    found["1998, j 10"] = change(BY_8, j=10.0)
+    found["1998, eq. 8"] = change(BY_8, loss="eq. 8", j=None)
+    found["1998, one pattern a step"] = BY_1998
+    return found
+
+
+VARIANTS = variants()
 
 
 def main():
-    parser = utils.Parser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("variants", nargs="*", choices=[[], *VARIANTS], metavar="VARIANT")
-    names = parser.parse_args().variants or list(VARIANTS)
-    dataset = utils.find_dataset("mnist", Path("data"))
-    images, labels = utils.load_dataset(dataset, Path("data"), "train")
-    rest, held_out = [(images[part], labels[part]) for part in (slice(-HELD_OUT), slice(-HELD_OUT, None))]
-    for name in names:
-        recipe, seeds, changes = VARIANTS[name]
-        recipe = {"name": recipe, **ClassifyTask_train.RECIPES[recipe], **changes}
-        for seed in seeds:
-            run = {"variant": name, "seed": seed, "recipe": recipe}
-            if any(run.items() <= other.items() for other in read()):
-                continue
-            run.update(measure(run, dataset, rest, held_out))
-            others = [other for other in read() if (other["variant"], other["seed"]) != (name, seed)]
-            utils.save_json(PATH, {"command": "python -m experiments.choices", "runs": [*others, run]})
-    draw(PATH.with_suffix(".png"), read())
+    args = parser.parse_args()
+    mnist.find_dataset("mnist", args.data_dir)
+    study = Study(PATH, "python -m experiments.choices", summarize)
+    tasks = [
+        {"variant": name, "seed": seed, "recipe": VARIANTS[name].to_json()}
+        for name in args.variants or VARIANTS
+        for seed in SEEDS
+    ]
+    study.finish(tasks, functools.partial(measure, args.data_dir), args.jobs)
+    draw(PATH.with_suffix(".png"), study.runs)
+    print(table(study.content()["variants"]))
 
 
-def measure(run: dict, dataset: str, rest, held_out) -> dict:
+def measure(data_dir: Path, task: dict) -> dict:
     """Train on the rest; held-out accuracies of the weights reported and of the last ones, None if training diverges,
     and with the 1998 recipe the smallest and largest step of the first pass."""
-    settings = {"recipe": run["recipe"], "dataset": dataset, "seed": run["seed"]}
+    images, labels = mnist.load_dataset("mnist", data_dir, "train")
+    rest, held_out = [(images[part], labels[part]) for part in (slice(-HELD_OUT), slice(-HELD_OUT, None))]
     try:
-        for checkpoint in ClassifyTask_train.train(settings, rest, held_out):
-            last = checkpoint["history"][-1]
-            print(
-                f"{run['variant']}, seed {run['seed']}: epoch {last['epoch']}, held-out {last['test_accuracy']:.2%}, "
-                f"training {last['train_accuracy']:.2%}",
-                flush=True,
-            )
-    except utils.UserError as error:
-        print(f"{run['variant']}, seed {run['seed']}: {error}")
+        *_, trained = train(Recipe.from_json(task["recipe"]), "mnist", task["seed"], rest, held_out)
+    except utils.UserError:
         return {"accuracy": None, "last_accuracy": None}
-    history = checkpoint["history"]
-    result = {"accuracy": history[-1]["test_accuracy"], "last_accuracy": utils.accuracy(checkpoint, "last", held_out)}
-    return {**result, **({"step_range": history[0]["step_range"]} if "step_range" in history[0] else {})}
+    result = {
+        "accuracy": trained.history[-1]["test_accuracy"],
+        "last_accuracy": utils.accuracy(checkpoint.network(trained, "last"), *held_out),
+    }
+    return result | {key: row for key, row in trained.history[0].items() if key == "step_range"}
+
+
+def summarize(runs: list[dict]) -> dict:
+    """Of each variant the seeds, how many of them diverged, and mean and deviation of the others."""
+    found = {}
+    for name in [name for name in VARIANTS if any(run["variant"] == name for run in runs)]:
+        own = [run for run in runs if run["variant"] == name]
+        diverged = sum(run["accuracy"] is None for run in own)
+        found[name] = {"seeds": len(own), "diverged": diverged, **mean_and_deviation(own)}
+    return {"variants": found}
+
+
+def table(found: dict[str, dict]) -> str:
+    """The summary in Markdown, errors in %."""
+    lines = ["| variant | seeds | held-out error, % | last weights, % |", "|---|---:|---:|---:|"]
+    for name, row in found.items():
+        if row["diverged"]:
+            errors = [f"{row['diverged']} of {row['seeds']} diverged", ""]
+        else:
+            errors = [f"{100 - 100 * row[p + 'mean']:.2f} ± {100 * row[p + 'deviation']:.2f}" for p in ("", "last_")]
+        lines.append(f"| {name} | {row['seeds']} | {' | '.join(errors)} |")
+    return "\n".join(lines)
 
 
 @plots.style()
 def draw(path: Path, runs: list[dict]):
     """Held-out errors of each variant, a dot a seed."""
-    variants = [name for name in VARIANTS if any(run["variant"] == name for run in runs)][::-1]
+    names = [name for name in VARIANTS if any(run["variant"] == name for run in runs)][::-1]
     subtitle = f"error on {HELD_OUT:,} held-out digits; a dot a seed, a bar their mean; recipe 1998: the last weights"
-    figure = plots.new_figure("What the recipes leave open", subtitle, height=1.2 + 0.28 * len(variants))
+    figure = plots.new_figure("What the recipes leave open", subtitle, height=1.2 + 0.28 * len(names))
     axes = figure.subplots()
-    series = (
-        ("last_accuracy", plots.SKY, -0.15, "weights of the last step"),
-        ("accuracy", plots.VERMILLION, 0.15, "weights reported"),
-    )
-    for row, name in enumerate(variants):
+    for row, name in enumerate(names):
         all_runs = [run for run in runs if run["variant"] == name]
         finished = [run for run in all_runs if run["accuracy"] is not None]
         if len(finished) < len(all_runs):
             text = f"{len(all_runs) - len(finished)} of {len(all_runs)} seeds diverged"
             place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
             axes.text(0.99, row, text, color=plots.GREY, backgroundcolor="white", **place)
-        for key, colour, shift, label in series if finished else ():
-            errors = [100 - 100 * run[key] for run in finished]
-            if name.startswith("1998"):  # one and the same weights
-                if key == "last_accuracy":
-                    continue
-                shift = 0
-            axes.plot(
-                errors, [row + shift] * len(errors), "o", color=colour, label=label if name == variants[-1] else None
-            )
-            axes.plot(sum(errors) / len(errors), row + shift, "|", color=colour, markersize=11, markeredgewidth=2)
-    axes.set(xlabel="held-out error (%)", yticks=range(len(variants)), yticklabels=variants)
+        if finished and name.startswith("1998"):  # its last weights are those reported
+            dots(axes, finished, "accuracy", row, plots.VERMILLION, None)
+        elif finished:
+            first = name == names[-1]
+            dots(axes, finished, "last_accuracy", row - 0.15, plots.SKY, "weights of the last step" if first else None)
+            dots(axes, finished, "accuracy", row + 0.15, plots.VERMILLION, "weights reported" if first else None)
+    axes.set(xlabel="held-out error (%)", yticks=range(len(names)), yticklabels=names)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     plots.save(figure, path)
 
 
-def read() -> list[dict]:
-    return utils.read_study(PATH)["runs"]
+def dots(axes, runs: list[dict], key: str, row: float, colour: str, label: str | None):
+    """The errors of some runs in one row, and a bar at their mean."""
+    errors = [100 - 100 * run[key] for run in runs]
+    axes.plot(errors, [row] * len(errors), "o", color=colour, label=label)
+    axes.plot(sum(errors) / len(errors), row, "|", color=colour, markersize=11, markeredgewidth=2)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,13 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+import checkpoint
+import mnist
 import plots
 import utils
-from ClassifyTask_predict import draw_picture, prepare, read_grey
 from model import pad
+from pictures import prepare, read_grey
+from recipes import RECIPES, record_dir
 from utils import UserError
 
 COUNT, SEED = 1000, 0
@@ -25,15 +28,17 @@ LEAST = 0.98  # of the accuracy on the digits as they are
 
 def main():
     parser = utils.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, default=utils.RECORD / "LeNet5.pt", metavar="FILE")
+    parser.add_argument(
+        "--checkpoint", type=Path, default=record_dir(RECIPES["adam"], "mnist") / checkpoint.FILE, metavar="FILE"
+    )
     parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     device = utils.pick_device(args.device)
-    checkpoint = utils.load_checkpoint(args.checkpoint)
-    model = utils.load_model(checkpoint).to(device)
-    dataset = utils.find_dataset("mnist", args.data_dir)
-    images, labels = (tensor[:COUNT] for tensor in utils.load_dataset(dataset, args.data_dir, "test"))
+    trained = checkpoint.load(args.checkpoint)
+    model = checkpoint.network(trained).to(device)
+    dataset = mnist.find_dataset("mnist", args.data_dir)
+    images, labels = (tensor[:COUNT] for tensor in mnist.load_dataset(dataset, args.data_dir, "test"))
 
     files = [picture_file(image.numpy(), np.random.default_rng([SEED, i])) for i, image in enumerate(images)]
     seen = torch.stack([torch.from_numpy(prepared(file)) for file in tqdm(files, unit="picture", disable=None)])
@@ -46,7 +51,9 @@ def main():
         "accuracy": right / len(labels),
         "plain_accuracy": plain_right / len(labels),
         "kept": right / plain_right,
-        "trained": {key: checkpoint[key] for key in ("dataset", "recipe", "seed", "epoch")},
+        "recipe": trained.recipe.to_json(),
+        "dataset": trained.dataset,
+        "seed": trained.seed,
         "versions": utils.versions(),
     }
     path = utils.RECORD / "study" / "own_pictures.json"
@@ -106,8 +113,8 @@ def figure(path: Path, files: list[bytes], seen: np.ndarray, labels: np.ndarray,
         x, y = 28 + column * 202, 160 + row * 440
         picture = np.asarray(Image.open(io.BytesIO(files[i])))
         height, width = (SIZE * side / max(picture.shape) for side in picture.shape[:2])
-        draw_picture(axes, picture, "", x + (SIZE - width) / 2, y + SIZE - height, SIZE)
-        draw_picture(axes, 255 - seen[i], "", x, y + SIZE + 12, SIZE)
+        plots.draw_picture(axes, picture, "", x + (SIZE - width) / 2, y + SIZE - height, SIZE)
+        plots.draw_picture(axes, 255 - seen[i], "", x, y + SIZE + 12, SIZE)
         right = predicted[i] == labels[i]
         text = str(predicted[i]) if right else f"{labels[i]} → {predicted[i]}"
         colour = plots.GREY if right else plots.VERMILLION

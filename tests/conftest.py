@@ -1,30 +1,37 @@
-"""What the tests share: the options, real and made-up MNIST, scripts run as a user runs them, a trained checkpoint."""
+"""What the tests share: options, one cache of compiled loops, MNIST, scripts run as a user runs them, a trained run."""
 
 import collections
 import functools
 import gzip
 import hashlib
 import importlib
-import json
 import os
 import platform
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
+
+# Before anything imports numba: one folder for the whole run, so that loops are compiled once, not in each process.
+if "NUMBA_CACHE_DIR" not in os.environ:
+    CACHE = tempfile.TemporaryDirectory(prefix="numba-")
+    os.environ["NUMBA_CACHE_DIR"] = CACHE.name
 
 import numpy as np
 import pytest
 import sklearn.datasets
-import torch
 
+import checkpoint
+import mnist as datasets
+import training
 import utils
-from ClassifyTask_train import RECIPES, train
+from recipes import RECIPES
 
 ROOT = Path(utils.__file__).parent
-NAMES = [name for files in utils.MNIST.values() for name, *_ in files]
+NAMES = [name for files in datasets.MNIST.values() for name, *_ in files]
 TALLY = collections.Counter()
 
 
@@ -36,7 +43,7 @@ def pytest_addoption(parser):
 
 def pytest_generate_tests(metafunc):
     """A test that takes kills or mutations has a short version, which is always run, and a long one."""
-    for option, short in ("kills", 15), ("mutations", 240):
+    for option, short in ("kills", 12), ("mutations", 240):
         if option in metafunc.fixturenames:
             long = pytest.param(metafunc.config.getoption(option), marks=pytest.mark.faults)
             metafunc.parametrize(option, [short, long], ids=["short", "long"])
@@ -50,17 +57,9 @@ def tally():
 
 def pytest_sessionfinish(session, exitstatus):
     if path := session.config.getoption("--tally"):
-        content = {
-            "command": " ".join(["pytest", *session.config.invocation_params.args]),
-            "tried": dict(TALLY),
-            "failed": session.testsfailed,
-            "system": f"{platform.system()} {platform.machine()}",
-            "versions": utils.versions(),
-        }
-        path.write_text(json.dumps(content, indent=1) + "\n")
-
-
-load_digits = functools.cache(sklearn.datasets.load_digits)
+        command = " ".join(["python -m pytest", *session.config.invocation_params.args])
+        made_on = {"system": f"{platform.system()} {platform.machine()}", "versions": utils.versions()}
+        utils.save_json(path, {"command": command, "tried": dict(TALLY), "failed": session.testsfailed, **made_on})
 
 
 class Result(NamedTuple):
@@ -87,22 +86,19 @@ class Result(NamedTuple):
         return self
 
 
-def same(one, other):
+def same(one: checkpoint.Checkpoint, other: checkpoint.Checkpoint) -> bool:
     """Whether two checkpoints hold bit for bit the same training; only its duration may differ."""
-    for weights in ("model", "last"):
-        if not all(torch.equal(tensor, other[weights][name]) for name, tensor in one[weights].items()):
-            return False
-    states = [checkpoint["optimizer"]["state"][0] for checkpoint in (one, other)]
-    if not all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items()):
-        return False
-    rows = [
-        [{key: value for key, value in row.items() if key != "seconds"} for row in checkpoint["history"]]
-        for checkpoint in (one, other)
-    ]
-    return rows[0] == rows[1] and torch.equal(one["random_state"], other["random_state"])
+
+    def bits(c):
+        tensors = {
+            (g, name): t.numpy().tobytes() for g, named in checkpoint.groups(c).items() for name, t in named.items()
+        }
+        return tensors, [{**row, "seconds": 0} for row in c.history], c.recipe, c.dataset, c.seed
+
+    return bits(one) == bits(other)
 
 
-def contents(folder):
+def contents(folder: Path) -> dict[Path, bytes]:
     """All files below a folder."""
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -115,69 +111,73 @@ def environment():
     return {**kept, **unreachable, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "PYTHONUTF8": "1"}
 
 
-@pytest.fixture
-def start(environment, tmp_path):
-    """Starts a script as a user does, in an empty folder: a subprocess.Popen."""
-    processes = []
-
-    def start(script, *arguments, **options):
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": tmp_path, **options}
-        command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-        processes.append(subprocess.Popen(command, env=environment, text=True, encoding="utf-8", **options))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
+def execute(environment, folder, script, *arguments, timeout=300, **options) -> Result:
+    """Run a script as a user does, in this folder, to its end."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    run = subprocess.run(command, cwd=folder, env=environment, encoding="utf-8", timeout=timeout, **options)
+    return Result(run.returncode, run.stdout or "", run.stderr or "")
 
 
 @pytest.fixture
-def command(start):
+def command(environment, tmp_path):
     """Runs a script as a user does, in an empty folder, to its end."""
-
-    def command(script, *arguments, timeout=300, **options):
-        process = start(script, *arguments, **options)
-        out, err = process.communicate(timeout=timeout)
-        return Result(process.returncode, out or "", err or "")
-
-    return command
+    return functools.partial(execute, environment, tmp_path)
 
 
 @pytest.fixture
 def call(environment, monkeypatch, tmp_path, capfd):
     """Runs a script in this process, in an empty folder: all but starting Python is as in `command`."""
     for key in os.environ.keys() | environment.keys():
-        if key in environment:
-            monkeypatch.setenv(key, environment[key])
-        else:
-            monkeypatch.delenv(key)
+        monkeypatch.setenv(key, environment[key]) if key in environment else monkeypatch.delenv(key)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sklearn.datasets, "load_digits", load_digits)
-    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sklearn.datasets, "load_digits", functools.cache(sklearn.datasets.load_digits))
 
     def call(script, *arguments):
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        capfd.readouterr()
+        return run_here(monkeypatch, capfd, script, importlib.import_module(Path(script).stem).main, *arguments)
+
+    return call
+
+
+@pytest.fixture
+def run_main(monkeypatch, tmp_path, capfd):
+    """Runs an experiment's or a tool's main, in this process, in a folder with nothing but the reference checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save(tmp_path / utils.RECORD / checkpoint.FILE, reference())
+    return lambda main, *arguments: run_here(monkeypatch, capfd, "experiment.py", main, *arguments)
+
+
+@functools.cache
+def reference() -> checkpoint.Checkpoint:
+    """The committed checkpoint, or where there is none, one of a moment's training."""
+    path = ROOT / utils.RECORD / checkpoint.FILE
+    if path.exists():
+        return checkpoint.load(path)
+    sets = [datasets.load_dataset("digits", ROOT / "data", subset) for subset in ("train", "test")]
+    return next(training.train(RECIPES["adam"].override(1, None, None), "digits", 0, *sets))
+
+
+def run_here(monkeypatch, capfd, name, main, *arguments) -> Result:
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    before = signal.getsignal(signal.SIGTERM)
+    capfd.readouterr()
+    try:
         with pytest.raises(SystemExit) as stop:
-            utils.run_script(importlib.import_module(Path(script).stem).main)
-        return Result(stop.value.code or 0, *capfd.readouterr())
+            utils.run_script(main)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return Result(stop.value.code or 0, *capfd.readouterr())
 
-    yield call
-    signal.signal(signal.SIGTERM, before)
 
-
-@pytest.fixture(scope="session")
-def mnist():
+@pytest.fixture(scope="session", name="mnist")
+def real_mnist():
     """The data folder, with real MNIST in it."""
-    data = ROOT / "data"
-    missing = [
-        name for name in NAMES if not any((data / "MNIST" / "raw" / (name + end)).is_file() for end in ("", ".gz"))
-    ]
+    raw = ROOT / "data" / "MNIST" / "raw"
+    missing = [name for name in NAMES if not any((raw / f"{name}{end}").is_file() for end in ("", ".gz"))]
     if missing:
-        reason = f"real MNIST is not in {data}: {', '.join(missing)} missing"
+        reason = f"real MNIST is not in {raw}: {', '.join(missing)} missing"
         (pytest.fail if os.environ.get("REQUIRE_MNIST") else pytest.skip)(reason)
-    return data
+    return ROOT / "data"
 
 
 @pytest.fixture
@@ -189,17 +189,17 @@ def tiny_mnist(tmp_path, monkeypatch):
     for subset, count in ("train", 600), ("test", 200):
         labels = np.arange(count, dtype=np.uint8) % 10
         images = random.integers(0, 2, (count, 28, 28), np.uint8) * 255
-        contents = (
+        idx = (
             b"".join(number.to_bytes(4, "big") for number in (2051, count, 28, 28)) + images.tobytes(),
             b"".join(number.to_bytes(4, "big") for number in (2049, count)) + labels.tobytes(),
         )
         table[subset] = []
-        for (name, *_), content in zip(utils.MNIST[subset], contents):
+        for (name, *_), content in zip(datasets.MNIST[subset], idx):
             archive = gzip.compress(content, compresslevel=1, mtime=0)
             (raw / f"{name}.gz").write_bytes(archive)
             sums = [hashlib.md5(c, usedforsecurity=False).hexdigest() for c in (archive, content)]
             table[subset].append((name, *sums, len(content)))
-    monkeypatch.setattr(utils, "MNIST", table)
+    monkeypatch.setattr(datasets, "MNIST", table)
     return raw.parent.parent
 
 
@@ -207,46 +207,13 @@ def tiny_mnist(tmp_path, monkeypatch):
 def trained(environment, tmp_path_factory):
     """The folder of a run of two epochs on the digits, and what it printed."""
     folder = tmp_path_factory.mktemp("trained")
-    return folder, finish(
-        environment, "ClassifyTask_train.py", "--dataset", "digits", "--epochs", 2, "--record-dir", folder
-    )
+    flags = ("--dataset", "digits", "--epochs", 2, "--record-dir", folder)
+    return folder, execute(environment, folder, "ClassifyTask_train.py", *flags).succeeded()
 
 
 @pytest.fixture(scope="session")
 def tested(trained, environment, tmp_path_factory):
     """The folder of a copy of that run after its test, and what that printed."""
     folder = shutil.copytree(trained[0], tmp_path_factory.mktemp("tested") / "run")
-    return folder, finish(environment, "ClassifyTask_test.py", "--checkpoint", folder / "LeNet5.pt")
-
-
-def finish(environment, script, *arguments):
-    """Run a script, in the project's root, that is to succeed."""
-    command = [sys.executable, script, *map(str, arguments)]
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", timeout=300)
-    return Result(run.returncode, run.stdout, run.stderr).succeeded()
-
-
-@functools.cache
-def reference():
-    """The committed checkpoint, or where there is none, one of a moment's training."""
-    path = ROOT / utils.RECORD / "LeNet5.pt"
-    if path.exists():
-        return utils.load_checkpoint(path)
-    images, labels = utils.load_dataset("digits", ROOT / "data", "train")
-    run = {"recipe": {"name": "adam", **RECIPES["adam"], "epochs": 1}, "dataset": "digits", "seed": 0}
-    return next(train(run, (images, labels), (images[:100], labels[:100])))
-
-
-@pytest.fixture
-def run_main(monkeypatch, tmp_path, capfd):
-    """Runs an experiment's main, in this process and in a folder with nothing but the reference checkpoint."""
-    monkeypatch.chdir(tmp_path)
-    utils.save_checkpoint(tmp_path / utils.RECORD / "LeNet5.pt", reference())
-
-    def run_main(main, *arguments):
-        monkeypatch.setattr(sys, "argv", ["experiment.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            utils.run_script(main)
-        return Result(stop.value.code or 0, *capfd.readouterr())
-
-    return run_main
+    flags = ("--checkpoint", folder / checkpoint.FILE)
+    return folder, execute(environment, folder, "ClassifyTask_test.py", *flags).succeeded()

@@ -7,66 +7,32 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from model import (
-    ACTIVATION,
-    CONNECTION,
-    OUTPUT,
-    PAPER,
-    RBF,
-    SUBSAMPLING,
-    TABLE_I,
-    LeNet5,
-    Squash,
-    Subsampling,
-    TableConvolution,
-    digit_codes,
-    layer_table,
-    map_loss,
-    pad,
-    penalty_loss,
-    scale,
-)  # fmt: skip
+import model
+from model import ACTIVATION, CONNECTION, OUTPUT, PAPER, README, SUBSAMPLING, TABLE_I, LeNet5
+
+SIMPLIFIED = {"subsampling": "average", "connection": "full", "activation": "tanh"}
+COUNTS = [({}, 60_850), ({"output": "rbf"}, 60_000), (SIMPLIFIED, 61_706), ({"connection": "full"}, 61_750)]
 
 
-def count(model):
-    return sum(p.numel() for p in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("options", "parameters"),
-    [
-        ({}, 60_850),
-        ({"output": "rbf"}, 60_000),
-        ({"subsampling": "average", "connection": "full", "activation": "tanh"}, 61_706),
-        ({"subsampling": "average", "connection": "full", "activation": "relu"}, 61_706),
-        ({"connection": "full"}, 61_750),
-    ],
-)
+@pytest.mark.parametrize(("options", "parameters"), COUNTS)
 def test_parameter_counts(options, parameters):
-    model = LeNet5(**options)
-    assert count(model) == parameters
-    assert sum(tensor.numel() for tensor in model.state_dict().values()) == parameters  # a checkpoint holds no others
+    network = LeNet5(**options)
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    assert sum(tensor.numel() for tensor in network.state_dict().values()) == parameters  # a file holds no others
 
 
-def test_published_network_layer_by_layer():
-    table = layer_table(LeNet5(output="rbf"))
-    assert table == PAPER
-    assert sum(row[1] for row in table.values()) == 60_000
-    assert sum(row[2] for row in table.values()) == 340_908
+def test_both_networks_layer_by_layer():
+    published, default = model.layer_table(LeNet5(output="rbf")), model.layer_table(LeNet5())
+    assert published == PAPER and default == README
+    assert [sum(row[i] for row in published.values()) for i in (1, 2)] == [60_000, 340_908]
 
 
-def test_command_prints_both_tables_and_succeeds():
-    result = subprocess.run([sys.executable, "model.py"], capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0
-    for figure in ("1,516", "151,600", "60,000", "340,908", "60,850"):
-        assert figure in result.stdout
-    assert "differs" not in result.stdout
-
-
-def test_command_fails_where_a_figure_differs(monkeypatch, capsys):
-    import model
-
+def test_command_compares_with_the_paper(capsys):
+    printed = subprocess.run([sys.executable, model.__file__], capture_output=True, text=True, check=True).stdout
+    assert all(figure in printed for figure in ("1,516", "151,600", "60,000", "340,908", "60,850"))
+    assert "differs" not in printed
     wrong = {**PAPER, "c3": ((16, 10, 10), 2_416, 241_600)}
     assert not model.print_comparison("", LeNet5(output="rbf"), "paper", wrong)
     assert "differs" in capsys.readouterr().out
@@ -74,42 +40,32 @@ def test_command_fails_where_a_figure_differs(monkeypatch, capsys):
 
 @pytest.mark.parametrize("options", list(itertools.product(SUBSAMPLING, CONNECTION, ACTIVATION, OUTPUT)))
 def test_every_combination_of_options_gives_scores_and_gradients(options):
-    model = LeNet5(*options)
-    scores = model(torch.rand(3, 1, 32, 32))
-    assert scores.shape == (3, 10)
-    map_loss(scores, torch.tensor([1, 2, 3]), None).mean().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    network = LeNet5(*options)
+    scores = network(torch.rand(3, 1, 32, 32))  # (3, 10)
+    model.map_loss(scores, torch.tensor([1, 2, 3]), None).mean().backward()
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in network.parameters())
 
 
 @pytest.mark.parametrize("option", ["subsampling", "connection", "activation", "output"])
 def test_unknown_option_names_the_choices(option):
     with pytest.raises(ValueError, match=f"{option} is 'none'.*must be one of: \\w+, "):
         LeNet5(**{option: "none"})
+    with pytest.raises(ValueError, match="bound is 'none', but must be one of: 2.4/F, "):
+        LeNet5().reset_parameters(bound="none")
 
 
 def test_squash_by_hand():
-    squash = Squash()
-    x = squash(torch.tensor([-1.0, 0.0, 1.0, 100.0], dtype=torch.float64))
-    assert torch.allclose(x, torch.tensor([-1.0, 0.0, 1.0, 1.7159], dtype=torch.float64), atol=1e-5)
+    x = model.Squash()(torch.tensor([-1.0, 0.0, 1.0, 100.0], dtype=torch.float64))
+    assert x.tolist() == pytest.approx([-1.0, 0.0, 1.0, 1.7159], abs=1e-5)
 
 
 def test_subsampling_by_hand():
-    layer = Subsampling(2, torch.nn.Identity())
+    layer = model.Subsampling(2, torch.nn.Identity())
     with torch.no_grad():
         layer.coefficient.copy_(torch.tensor([0.5, -1.0]))
         layer.bias.copy_(torch.tensor([1.0, 2.0]))
     maps = torch.tensor([[1.0, 2, 0, 0], [3, 4, 0, 8]]).expand(1, 2, 2, 4)
     assert layer(maps).tolist() == [[[[6.0, 5.0]], [[-8.0, -6.0]]]]
-
-
-def test_table_convolution_reads_the_maps_of_the_table_alone():
-    layer = TableConvolution(6, TABLE_I)
-    with torch.no_grad():
-        layer.weight.fill_(1.0)
-        layer.bias.copy_(torch.arange(16.0))
-    maps = torch.stack([torch.full((5, 5), 10.0**i) for i in range(6)]).unsqueeze(0)  # map i is all 10^i
-    expected = [25 * sum(10**i for i in row) + bias for bias, row in enumerate(TABLE_I)]
-    assert layer(maps).flatten().tolist() == expected
 
 
 GRID = """
@@ -127,76 +83,110 @@ def test_table_is_the_papers():
     assert tuple(tuple(i for i in range(6) if rows[i][j] == "X") for j in range(16)) == TABLE_I
 
 
+def test_table_convolution_reads_the_maps_of_the_table_alone():
+    layer = model.TableConvolution(6, TABLE_I)
+    for p in layer.parameters():
+        torch.nn.init.normal_(p)
+    maps, kernels = torch.randn(2, 6, 14, 14), iter(layer.weight)
+    for out_map, in_maps in enumerate(TABLE_I):
+        expected = layer.bias[out_map] + sum(F.conv2d(maps[:, [i]], next(kernels)[None, None])[:, 0] for i in in_maps)
+        torch.testing.assert_close(layer(maps)[:, out_map], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_rbf_by_hand():
-    layer = RBF()
-    x = layer.codes[3].clone().unsqueeze(0)
-    scores = layer(x)
+    layer = model.RBF()
+    assert layer.codes.shape == (10, 84) and layer.codes.abs().eq(1).all()
     different = (layer.codes != layer.codes[3]).sum(1)
-    assert torch.equal(scores[0], -4.0 * different)  # each different pixel is 2 away
-    assert scores.argmax() == 3
-    assert scores[0, 3] == 0
+    assert torch.equal(layer(layer.codes[3:4]), -4.0 * different[None])  # each different pixel is 2 away
+    assert different[3] == 0 and different.sort()[0][1] >= 5
 
 
-def test_codes_are_ten_different_bitmaps():
-    codes = digit_codes()
-    assert codes.shape == (10, 84)
-    assert codes.abs().eq(1).all()
-    distances = torch.cdist(codes, codes, p=0) + 84 * torch.eye(10)
-    assert distances.min() >= 5
-
-
-def test_map_loss_is_equation_9():
-    scores = torch.tensor([[-3.0, -1.0, -4.0] + [-50.0] * 7], dtype=torch.float64)
-    expected = 3 + math.log(math.exp(-2) + math.exp(-3) + math.exp(-1) + math.exp(-4) + 7 * math.exp(-50))
-    assert map_loss(scores, torch.tensor([0]), 2.0).item() == pytest.approx(expected, rel=1e-12)
-    assert penalty_loss(scores, torch.tensor([0])).item() == 3
-    without = torch.nn.functional.cross_entropy(scores, torch.tensor([0])).item()
-    assert map_loss(scores, torch.tensor([0]), None).item() == pytest.approx(without, rel=1e-12)
-
-
-def test_map_loss_is_safe_far_from_the_codes():
-    scores = torch.full((1, 10), -1e6, requires_grad=True)
-    loss = map_loss(scores, torch.tensor([4]), 1.0)
+def test_losses_are_the_papers_equations():
+    scores = torch.tensor([[-3.0, -1.0, -4.0] + [-50.0] * 7] * 2, dtype=torch.float64)
+    labels, partition = torch.tensor([0, 1]), math.exp(-3) + math.exp(-1) + math.exp(-4) + 7 * math.exp(-50)
+    for j, rubbish in (2.0, math.exp(-2)), (None, 0):
+        expected = [penalty + math.log(rubbish + partition) for penalty in (3, 1)]
+        assert model.map_loss(scores, labels, j).tolist() == pytest.approx(expected, rel=1e-12)
+    assert model.mse_loss(scores, labels).tolist() == [3, 1]
+    far = torch.full((1, 10), -1e6, requires_grad=True)
+    loss = model.map_loss(far, torch.tensor([4]), 1.0)
     loss.sum().backward()
-    assert loss.item() == pytest.approx(1e6)
-    assert scores.grad[0, 4] == pytest.approx(-1)
+    assert loss.item() == pytest.approx(1e6) and far.grad[0, 4] == pytest.approx(-1)
 
 
 def test_input_is_padded_and_scaled_as_published():
     images = torch.zeros(1, 28, 28, dtype=torch.uint8)
     images[0, 0, 0] = 255
-    x = scale(pad(images))
-    assert x.shape == (1, 1, 32, 32)
-    assert x.dtype == torch.float32
-    assert x[0, 0, 2, 2].item() == pytest.approx(1.175)
-    assert x[0, 0, 0, 0].item() == pytest.approx(-0.1)
+    x = model.scale(model.pad(images))
+    assert x.shape == (1, 1, 32, 32) and x.dtype == torch.float32
+    assert x[0, 0, 2, 2].item() == pytest.approx(1.175) and x[0, 0, 0, 0].item() == pytest.approx(-0.1)
     assert x.sum().item() == pytest.approx(1.175 - 0.1 * 1023, rel=1e-5)
 
 
-def test_initial_weights_follow_the_fan_in():
-    torch.manual_seed(0)
-    model = LeNet5()
-    assert model.c1.weight.abs().max() <= 2.4 / 25
-    assert model.c1.weight.abs().max() > 0.8 * 2.4 / 25
-    for kernel, out_map in zip(model.c3.weight, model.c3.connections[0]):
-        assert kernel.abs().max() <= 2.4 / (25 * len(TABLE_I[out_map]))
-    assert 0.8 * 2.4 / 120 < model.f6.weight.abs().max() <= 2.4 / 120
-    assert model.s2.coefficient.eq(0.25).all()
-    assert model.s2.bias.eq(0).all()
+LIMITS = {"1/sqrt(F)": lambda f: f**-0.5, "2.4/F": lambda f: 2.4 / f, "sqrt(3/F)": lambda f: (3 / f) ** 0.5}
 
 
-def test_gradient_against_differences():
+@pytest.mark.parametrize(("bound", "coefficient"), [(None, 1.0), *((bound, 0.25) for bound in LIMITS)])
+def test_initial_weights_follow_the_fan_in(bound, coefficient):
     torch.manual_seed(0)
-    model = LeNet5(output="rbf").double()
+    network, limit = LeNet5(), LIMITS[bound or "1/sqrt(F)"]
+    if bound:
+        network.reset_parameters(bound=bound, coefficient=coefficient)
+    for layer, fan_in in (network.c1, 25), (network.c5, 400), (network.f6, 120), (network.output, 84):
+        assert 0.9 * limit(fan_in) < layer.weight.abs().max() <= limit(fan_in)
+        assert 0.2 * limit(fan_in) < layer.bias.abs().max() <= limit(fan_in)
+    kernels = network.c3.weight.split([len(maps) for maps in TABLE_I])
+    for own, bias, maps in zip(kernels, network.c3.bias, TABLE_I):
+        assert 0.9 * limit(25 * len(maps)) < own.abs().max() <= limit(25 * len(maps))
+        assert bias.abs() <= limit(25 * len(maps))
+    for layer in network.s2, network.s4:
+        assert layer.coefficient.eq(coefficient).all() and layer.bias.eq(0).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"output": "rbf"}, {"connection": "full", "subsampling": "average"}])
+def test_gradient_against_differences(options):
+    torch.manual_seed(0)
+    network = LeNet5(**options).double()
     images, labels = torch.rand(2, 1, 32, 32, dtype=torch.float64), torch.tensor([3, 8])
-    map_loss(model(images), labels, 1.0).sum().backward()
-    generator = torch.Generator().manual_seed(1)
-    for p in model.parameters():
-        i = int(torch.randint(p.numel(), (), generator=generator))
+    model.map_loss(network(images), labels, 1.0).sum().backward()
+    for p in network.parameters():
+        i, losses = int(torch.randint(p.numel(), ())), []
         with torch.no_grad():
-            losses = []
-            for h in (1e-5, -2e-5):
+            for h in (1e-5, -2e-5, 1e-5):
                 p.view(-1)[i] += h
-                losses.append(map_loss(model(images), labels, 1.0).sum().item())
-            p.view(-1)[i] += 1e-5
+                losses.append(model.map_loss(network(images), labels, 1.0).sum().item())
         assert p.grad.view(-1)[i].item() == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("output", OUTPUT)
+@pytest.mark.parametrize("width", range(33, 51))
+def test_each_place_of_a_wide_picture_is_read_as_a_picture_of_its_own(width, output):
+    torch.manual_seed(0)
+    network, pictures = LeNet5(output=output).double(), torch.randn(2, 1, 32, width, dtype=torch.float64)
+    scores = network(pictures)
+    assert scores.shape == (2, (width - 32) // 4 + 1, 10)
+    for place in range(scores.shape[1]):
+        torch.testing.assert_close(scores[:, place], network(pictures[..., 4 * place : 4 * place + 32]))
+
+
+@pytest.mark.parametrize("shape", [(31, 32), (33, 32), (32, 31), (28, 28), (36, 40), (32, 4)])
+def test_other_pictures_are_refused(shape):
+    with pytest.raises(ValueError, match="{}x{}, but must be 32 high and at least 32 wide".format(*shape)):
+        LeNet5()(torch.zeros(1, 1, *shape))
+
+
+@pytest.mark.parametrize("output", OUTPUT)
+def test_states_are_those_of_every_layer(output):
+    network, images = LeNet5(output=output), torch.randn(2, 1, 32, 32)
+    states = network.states(images)
+    assert {name: tuple(state.shape[1:]) for name, state in states.items()} == {
+        "input": (1, 32, 32), "c1": (6, 28, 28), "s2": (6, 14, 14), "c3": (16, 10, 10), "s4": (16, 5, 5),
+        "c5": (120, 1, 1), "f6": (84,), "output": (10,),
+    }  # fmt: skip
+    assert states["input"] is images and torch.equal(states["output"], network(images))
+    for name, before in ("c1", "input"), ("c3", "s2"), ("c5", "s4"):
+        torch.testing.assert_close(states[name], network.squash(getattr(network, name)(states[before])))
+    torch.testing.assert_close(states["f6"], network.squash(network.f6(states["c5"].flatten(1))))
+    torch.testing.assert_close(states["output"], network.output(states["f6"]))
+    wide = network.states(torch.randn(2, 1, 32, 41))
+    assert wide["c5"].shape == (2, 120, 1, 3) and wide["f6"].shape == (2, 3, 84)

@@ -1,269 +1,154 @@
 """The figures: what is on them, that they are PNGs of a README's size, and that saving one is all or nothing."""
 
-import errno
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
+from unittest.mock import patch
 
-import matplotlib
 import matplotlib.image
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+import torch
 from matplotlib.text import Text
 
+import diagrams
 import plots
-from model import LeNet5, layer_table
+from model import LeNet5, layer_table, pad, scale
+
+COUNTS = np.diag([1000] * 10)  # 10,000 digits: 7 misread as 9, and one 2 as 0
+COUNTS[4, 4], COUNTS[4, 9], COUNTS[2, 2], COUNTS[2, 0] = 993, 7, 999, 1
 
 
-def history(epochs):
-    """A training as it usually goes."""
-    return [
-        {
-            "epoch": e,
-            "train_loss": 0.3 / e**1.2,
-            "train_accuracy": 1 - 0.09 / e**1.2,
-            "test_loss": 0.04 + 0.08 / e,
-            "test_accuracy": 0.9912 - 0.02 * (1 / e - 1 / epochs),
-            "seconds": 20.0,
-        }
-        for e in range(1, epochs + 1)
-    ]
+def history(epochs, accuracy=0.9912):
+    """A training as it usually goes, up to an accuracy on the test set."""
+    keys = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+    rows = ((e, 0.3 / e, 1 - 0.09 / e, 0.04 + 0.08 / e, accuracy - 0.02 / e) for e in range(1, epochs))
+    return [dict(zip(keys, row)) for row in (*rows, (epochs, 0.01, 0.999, 0.0456, accuracy))]
 
 
 def digits(count, errors):
-    """Images, labels, predicted classes and scores; the first `errors` are misread."""
-    rng = np.random.default_rng(0)
-    images = np.zeros((count, 28, 28), np.uint8)
-    images[:, 8:20, 10:18] = rng.integers(0, 256, (count, 12, 8))
-    labels = np.arange(count) % 10
-    predicted = (labels + (np.arange(count) < errors)) % 10
-    return images, labels, predicted, rng.uniform(0.1, 1, count)
+    """Images, labels, predicted classes and probabilities; the first `errors` are misread."""
+    rng, labels = np.random.default_rng(0), np.arange(count) % 10
+    images = np.pad(rng.integers(0, 256, (count, 12, 8), np.uint8), ((0, 0), (8, 8), (10, 10)))
+    return images, labels, (labels + (np.arange(count) < errors)) % 10, rng.uniform(0.1, 1, count)
 
 
-def counts():
-    """A confusion matrix of 10,000 digits: 7 misread as 9, and one 2 as 0."""
-    matrix = np.diag([1000] * 10)
-    matrix[4, 4], matrix[4, 9] = 993, 7
-    matrix[2, 2], matrix[2, 0] = 999, 1
-    return matrix
+def states(name, weights=1.0, **options):
+    """The arguments of layer_states, for a network whose first weights are so many times as large as usual."""
+    torch.manual_seed(0)
+    model, image = LeNet5(**options), digits(1, 0)[0][0]
+    model.c1.weight.data *= weights
+    with torch.inference_mode():
+        return name, image.repeat(9, 0), image, model, model.states(scale(pad(torch.from_numpy(image)[None])))
 
 
-FIGURES = {
-    "training_curve": (history(20), "Training"),
-    "confusion_matrix": (counts(), "Confusion"),
-    "predictions": (*digits(96, 4)[:3], "Predictions"),
-    "misclassified": (*digits(89, 89), "Errors"),
-    "architecture": (layer_table(LeNet5()),),
-}
+FIGURES = [
+    (plots.training_curve, history(20), "Training"),
+    (plots.confusion_matrix, COUNTS, "Confusion"),
+    (plots.predictions, *digits(96, 4)[:3], "Predictions"),
+    (plots.misclassified, *digits(89, 89), "Errors"),
+    (diagrams.architecture, layer_table(LeNet5())),
+    (diagrams.layer_states, *states("W" * 99)),
+]
 
 
-@pytest.fixture
-def draw(monkeypatch, tmp_path):
-    """Draws without saving: the figure, and its texts."""
-
-    def draw(name, *arguments):
-        drawn = []
-        monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
-        getattr(plots, name)(tmp_path / "figure.png", *arguments)
-        drawn[0].draw_without_rendering()
-        return drawn[0], [text.get_text() for text in drawn[0].findobj(Text) if text.get_text()]
-
-    return draw
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_is_a_png_for_a_readme_and_the_same_for_the_same_data(name, tmp_path):
-    path, again = tmp_path / "figure.png", tmp_path / "again.png"
-    getattr(plots, name)(path, *FIGURES[name])
-    getattr(plots, name)(again, *FIGURES[name])
-    assert path.read_bytes() == again.read_bytes()
-    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    assert path.stat().st_size < 300_000
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure[0].__name__)
+def test_a_figure_is_a_whole_png_for_a_readme_and_the_same_for_the_same_data(figure, tmp_path):
+    (function, *data), path, before = figure, tmp_path / "figure.png", dict(matplotlib.rcParams)
+    function(path, *data)
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG") and len(content) < 300_000
     pixels = matplotlib.image.imread(path)
-    assert pixels.shape[1] == 1660 and 600 <= pixels.shape[0] <= 1700
-    for border in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):  # nothing is cut off
-        assert (border == 1).all()
-    if pixels.shape[2] == 4:
-        assert (pixels[..., 3] == 1).all()
-    assert pixels.std() > 0.05  # something is on it
+    assert pixels.shape[1] == 1660 and 600 <= pixels.shape[0] <= 1700 and pixels[..., :3].std() > 0.05
+    assert all((edge == 1).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))  # nothing is cut off
+    path.write_bytes(b"old")
+    function(path, *data)
+    assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path] and dict(matplotlib.rcParams) == before
 
 
-def test_a_figure_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path):
+def test_a_failed_save_leaves_the_old_figure(tmp_path):
     path = tmp_path / "figure.png"
     path.write_bytes(b"old")
-    plots.training_curve(path, history(2), "Training")
-    assert path.read_bytes() != b"old"
-    assert os.listdir(tmp_path) == ["figure.png"]
-
-
-def refuse(*arguments):
-    raise PermissionError(errno.EACCES, "Permission denied")
-
-
-def write_half(figure, path, **options):
-    path.write_bytes(b"\x89PNG")
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-@pytest.mark.parametrize(("owner", "name", "failure"), [(os, "replace", refuse), (Figure, "savefig", write_half)])
-def test_a_failed_save_leaves_the_old_figure(owner, name, failure, tmp_path, monkeypatch):
-    path = tmp_path / "figure.png"
-    path.write_bytes(b"old")
-    monkeypatch.setattr(owner, name, failure)
-    with pytest.raises(OSError):
+    with patch("os.replace", side_effect=OSError), pytest.raises(OSError):
         plots.training_curve(path, history(2), "Training")
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["figure.png"]
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_missing_folder_is_an_error_and_stays_missing(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        plots.training_curve(tmp_path / "missing" / "figure.png", history(2), "Training")
-    assert os.listdir(tmp_path) == []
+def draw(function, *data):
+    """Draws without saving: the figure's axes, and its texts."""
+    with patch.object(plots, "save") as save:
+        function(None, *data)
+    figure = save.call_args.args[0]
+    figure.draw_without_rendering()
+    return figure.axes, [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
-def test_an_experiment_draws_its_own_figure_in_the_style(tmp_path):
-    with plots.style():
-        figure = plots.new_figure("Title", "subtitle", height=3)
-        axes = figure.subplots()
-        axes.plot([1, 2], [3, 4])
-        plots.save(figure, tmp_path / "own.png")
-    assert axes.lines[0].get_color() == plots.BLUE
-    assert matplotlib.image.imread(tmp_path / "own.png").shape[:2] == (600, 1660)
-    title = max(text.get_window_extent().y1 for text in figure.texts)
-    subtitle = min(text.get_window_extent().y0 for text in figure.texts)
-    assert axes.get_tightbbox().y1 < subtitle < title
-
-
-def test_matplotlib_is_left_as_it_was_and_needs_no_display(tmp_path):
-    before = dict(matplotlib.rcParams)
-    plots.training_curve(tmp_path / "figure.png", history(2), "Training")
-    assert dict(matplotlib.rcParams) == before
-    check = "import sys, plots; assert 'matplotlib.pyplot' not in sys.modules"
-    subprocess.run([sys.executable, "-c", check], check=True, cwd=Path(plots.__file__).parent)
-
-
-@pytest.mark.parametrize("epochs", [1, 2, 20, 100])
-def test_the_training_curve_names_the_final_test_values(epochs, draw):
-    figure, texts = draw("training_curve", history(epochs), "Training of LeNet-5")
-    assert "Training of LeNet-5" in texts
-    assert "99.12 %" in texts
-    assert f"{0.04 + 0.08 / epochs:.4f}" in texts
-    assert any("running mean" in text for text in texts)
-    for axes in figure.axes:
-        assert [len(line.get_xdata()) for line in axes.lines] == [epochs, epochs]
-        low, high = axes.get_xlim()
-        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
-        assert ticks and all(tick == int(tick) for tick in ticks)
-
-
-@pytest.mark.parametrize("first", [0.1, 0.9, 0.96])
-def test_the_accuracies_that_matter_have_room(first, draw):
-    rows = history(20)
+@pytest.mark.parametrize(("epochs", "accuracy", "first"), [(1, 0.9912, 0.1), (20, 1.0, 0.0), (100, 0.97, 0.96)])
+def test_the_training_curve(epochs, accuracy, first):
+    rows = history(epochs, accuracy)
     rows[0]["train_accuracy"] = first
-    axes = draw("training_curve", rows, "Training")[0].axes[1]
-    bottom, low, high = (
-        axes.transAxes.inverted().transform(axes.transData.transform((1, y)))[1] for y in (first * 100, 97, 100)
-    )
-    assert bottom > -1e-9  # nothing is cut off
-    assert high - low > 1 / 3  # 97 to 100 % has a third of the height at least
+    both, texts = draw(plots.training_curve, rows, "Training")
+    assert {"Training", "epoch", f"{100 * accuracy:.2f} %", "0.0456"} <= set(texts)
+    assert [len(line.get_xdata()) for axes in both for line in axes.lines] == [epochs] * 4
+    assert all(tick == int(tick) for axes in both for tick in axes.get_xticks())
+    heights = both[1].transData.transform([(1, y) for y in (100 * first, 97, 100)])
+    bottom, middle, top = both[1].transAxes.inverted().transform(heights)[:, 1]
+    assert bottom > -1e-9 and top - middle > 1 / 3 and top < 1 + 1e-9  # 97 to 100 % has a third of the height
 
 
-def test_a_perfect_and_a_hopeless_accuracy_are_drawn(draw):
-    rows = history(3)
-    rows[0].update(train_accuracy=0.0, test_accuracy=0.0)
-    rows[2].update(train_accuracy=1.0, test_accuracy=1.0, train_loss=1e-5)
-    figure, texts = draw("training_curve", rows, "Training")
-    assert "100.00 %" in texts
-    axes = figure.axes[1]
-    heights = axes.transAxes.inverted().transform(axes.transData.transform([(1, 0), (3, 100)]))[:, 1]
-    assert heights == pytest.approx([0, 1])
-
-
-def test_the_confusion_matrix_shows_counts_errors_and_recall(draw):
-    _, texts = draw("confusion_matrix", counts(), "Confusion")
+def test_the_confusion_matrix_shows_counts_errors_and_recall():
+    (axes,), texts = draw(plots.confusion_matrix, COUNTS, "Confusion")
     assert {"1,000", "993", "7", "1", "8", "99.30", "99.90", "100.00", "true class", "predicted class"} <= set(texts)
-    assert any("8 of 10,000" in text for text in texts)
-    assert texts.count("·") == 88
+    assert any("8 of 10,000" in text for text in texts) and texts.count("·") == 88
+    cells = np.array(axes.images[0].get_array())
+    assert np.ptp(cells[4, 4]) == 0 and (cells[0, 1] == 1).all()  # the right ones are grey, the rest is white
+    assert np.ptp(cells[2, 0]) > 0.1 and np.ptp(cells[4, 9]) > 0.3 and cells[4, 9].mean() < cells[2, 0].mean()
+    texts = draw(plots.confusion_matrix, np.diag([36] * 9 + [0]), "Confusion")[1]
+    assert texts.count("–") == 1 and not any("nan" in text for text in texts)  # a class without digits has no recall
 
 
-def test_one_error_stands_out_beside_a_thousand_right_digits(draw):
-    figure, _ = draw("confusion_matrix", counts(), "Confusion")
-    cells = figure.axes[0].images[0].get_array()
-    white, few, many, right = (np.array(cells[place]) for place in ((0, 1), (2, 0), (4, 9), (4, 4)))
-    assert np.ptp(right) == 0 and (white == 1).all()  # without colour
-    assert np.ptp(few) > 0.1 and np.ptp(many) > 0.3
-    assert many.mean() < few.mean() < white.mean()
+def test_the_wrong_predictions_are_marked_by_words_and_frame():
+    (axes,), texts = draw(plots.predictions, *digits(13, 4)[:3], "Predictions")
+    assert [text for text in texts if "→" in text[:3]] == ["0 → 1", "1 → 2", "2 → 3", "3 → 4"]
+    assert [text for text in texts if text.isdigit()] == list("456789012")
+    frames = [matplotlib.colors.to_hex(frame.get_edgecolor()).upper() for frame in axes.patches]
+    assert frames.count(plots.VERMILLION) == 4 and len(axes.images) == 13
 
 
-def test_a_class_without_digits_has_no_recall(draw):
-    matrix = np.diag([36] * 9 + [0])
-    _, texts = draw("confusion_matrix", matrix, "Confusion")
-    assert texts.count("–") == 1
-    assert not any("nan" in text for text in texts)
+@pytest.mark.parametrize(("count", "shown"), [(0, 0), (100, 100), (300, 240)])
+def test_the_errors_are_shown_with_their_probabilities_and_all_counted(count, shown):
+    images, labels, predicted, probabilities = digits(301, count)
+    (axes,), texts = draw(plots.misclassified, images, labels, predicted, probabilities, "Errors")
+    pairs = [f"{t} → {p}" for t, p in zip(labels[:shown], predicted[:shown])]
+    assert [text for text in texts if "→" in text[:3]] == pairs  # in the order given
+    assert [text for text in texts if text.endswith("%")] == [f"{100 * p:.0f} %" for p in probabilities[:shown]]
+    assert len(axes.images) == shown and ("Not one digit was misread." in texts) == (count == 0)
+    assert any("the first 240 of 300" in text for text in texts) == (count > shown)
 
 
-def test_the_wrong_predictions_are_marked_by_words_and_frame(draw):
-    figure, texts = draw("predictions", *digits(96, 4)[:3], "Predictions")
-    assert [text for text in texts if re.fullmatch(r"\d → \d", text)] == ["0 → 1", "1 → 2", "2 → 3", "3 → 4"]
-    assert len([text for text in texts if re.fullmatch(r"\d", text)]) == 92
-    frames = [
-        patch
-        for patch in figure.axes[0].patches
-        if patch.get_edgecolor() == matplotlib.colors.to_rgba(plots.VERMILLION)
-    ]
-    assert len(frames) == 4
-    assert len(figure.axes[0].images) == 96
-
-
-@pytest.mark.parametrize("count", [1, 11, 12, 13])
-def test_any_number_of_predictions_fits(count, draw):
-    figure, _ = draw("predictions", *digits(count, 1)[:3], "Predictions")
-    width, height = figure.get_size_inches() * figure.dpi
-    extents = np.array([image.get_extent() for image in figure.axes[0].images])
-    assert extents.min() > 0 and extents[:, :2].max() < width and extents[:, 2:].max() < height
-
-
-def test_every_error_is_shown_with_its_score(draw):
-    images, labels, predicted, scores = digits(200, 100)
-    _, texts = draw("misclassified", images, labels, predicted, scores, "Errors")
-    pairs = [text for text in texts if re.fullmatch(r"\d → \d", text)]
-    assert pairs == [f"{t} → {p}" for t, p in zip(labels[:100], predicted[:100], strict=True)]  # in the order given
-    assert [text for text in texts if re.fullmatch(r"\d+ %", text)] == [
-        f"{100 * score:.0f} %" for score in scores[:100]
-    ]
-
-
-def test_no_error_is_said(draw):
-    _, texts = draw("misclassified", *digits(0, 0), "Errors")
-    assert "Not one digit was misread." in texts
-    figure, texts = draw("misclassified", *digits(50, 0), "Errors")
-    assert "Not one digit was misread." in texts and not figure.axes[0].images
-
-
-def test_of_thousands_of_errors_the_first_are_shown_and_all_counted(draw):
-    figure, texts = draw("misclassified", *digits(9000, 8912), "Errors")
-    assert any("the first 240 of 8,912" in text for text in texts)
-    assert len(figure.axes[0].images) == 240
-
-
-@pytest.mark.parametrize("options", [{}, {"output": "rbf"}, {"subsampling": "average", "connection": "full"}])
-def test_the_architecture_is_that_of_the_network(options, draw):
-    model = LeNet5(**options)
-    shapes = layer_table(model)
-    figure, texts = draw("architecture", shapes)
+@pytest.mark.parametrize(("output", "connection", "last"), [("linear", "full", "full"), ("rbf", "table", "RBF units,")])
+def test_the_architecture_is_that_of_the_network(output, connection, last):
+    table = layer_table(LeNet5(output=output, connection=connection))
+    (axes,), texts = draw(diagrams.architecture, table)
     names = ["Input", "C1", "S2", "C3", "S4", "C5", "F6", "Output"]
     assert [text for text in texts if text in names] == names
     assert {"6 @ 28×28", "6 @ 14×14", "16 @ 10×10", "16 @ 5×5", "120 units", "84 units", "10 units"} <= set(texts)
-    for _, parameters, connections in shapes.values():
-        assert f"{parameters:,}" in texts and f"{connections:,}" in texts
-    assert any(f"{sum(p.numel() for p in model.parameters()):,} trainable parameters" in text for text in texts)
-    kinds = [text.replace("\n", " ") for text in texts if "\n" in text]
-    assert kinds[:5] == ["5×5 convolution", "2×2 subsampling"] * 2 + ["5×5 convolution"]
-    assert kinds[5:] == ["full connection", "RBF units, fixed" if options.get("output") else "full connection"]
-    axes = figure.axes[0]
-    extents = [text.get_window_extent() for text in axes.texts]
-    assert not any(a.overlaps(b) for i, a in enumerate(extents) for b in extents[:i])
+    assert {f"{number:,}" for row in table.values() for number in row[1:]} <= set(texts)
+    assert any(text.startswith(f"{sum(row[1] for row in table.values()):,} trainable") for text in texts)
+    assert [text.split("\n")[0] for text in texts if "\n" in text] == [*["5×5", "2×2"] * 2, "5×5", "full", last]
+    places = [text.get_window_extent() for text in axes.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(places) for b in places[:i])
+
+
+@pytest.mark.parametrize("options", [{}, {"output": "rbf", "activation": "relu", "weights": 40}])
+def test_the_states_of_all_layers_are_drawn_on_one_scale(options):
+    data = states("a$b$.png", **options)
+    (axes,), texts = draw(diagrams.layer_states, *data)
+    c1, s2, c3, s4, c5, f6, scores = (data[-1][name].numpy()[0] for name in data[-2].layers())
+    probabilities = 100 * torch.from_numpy(scores).softmax(0).numpy()
+    second, digit = scores.argsort()[-2:]
+    subtitle = f"probability {probabilities[digit]:.1f} %; runner-up {second}, {probabilities[second]:.1f} %"
+    assert {rf"a\$b\$.png: read as {digit}", subtitle} <= set(texts)
+    assert {f"{p:.1f}" for p in probabilities} | {f"{score:.1f}".replace("-", "−") for score in scores} <= set(texts)
+    drawn = axes.images[3:]  # after the picture, the input and the legend: 44 maps, then C5 and F6
+    expected = [state.ravel() for state in (*c1, *s2, *c3, *s4, c5, f6)]
+    assert all((one.get_array().ravel() == state).all() for one, state in zip(drawn, expected, strict=True))
+    limit = max(1.7159, *(state.max() for state in expected))
+    assert {one.get_clim() for one in drawn} == {(-limit, limit)} and {f"−{limit:.1f}", f"+{limit:.1f}"} <= set(texts)

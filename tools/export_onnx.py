@@ -1,8 +1,9 @@
 """The trained network for other programs: an ONNX file that takes grey levels and gives class scores.
 
-python -m experiments.export_onnx             Record/LeNet5.onnx, checked against PyTorch; needs onnx and onnxruntime
+python -m tools.export_onnx             Record/LeNet5.onnx, checked against PyTorch; needs onnx and onnxruntime
 
-Input "images": uint8 (N, 28, 28), 0 background to 255 ink, any N. Output "scores": float32 (N, 10), larger is likelier.
+Input "images": uint8 (N, 28, 28), 0 background to 255 ink, any N. Output "scores": float32 (N, 10), higher means more
+likely.
 """
 
 import copy
@@ -14,22 +15,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import checkpoint
+import mnist
 import utils
 from model import BACKGROUND, LeNet5, Subsampling, TableConvolution, pad, scale
 from utils import UserError
 
-TOLERANCE = 1e-4  # between the scores here and there
+TOLERANCE = 1e-4  # between onnxruntime's scores and PyTorch's
 
 
 def main():
     parser = utils.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, default=utils.RECORD / "LeNet5.pt", metavar="FILE")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
+    default = utils.RECORD / checkpoint.FILE
+    parser.add_argument("--checkpoint", type=Path, default=default, metavar="FILE", help=f"default: {default}")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="default: data")
     args = parser.parse_args()
     require_packages()
-    model = utils.load_model(utils.load_checkpoint(args.checkpoint))
+    model = checkpoint.network(checkpoint.load(args.checkpoint))
     dataset = "mnist" if on_disk(args.data_dir) else "digits"
-    images, labels = utils.load_dataset(dataset, args.data_dir, "test")
+    images, labels = mnist.load_dataset(dataset, args.data_dir, "test")  # (N, 28, 28), (N,)
     path = utils.RECORD / "LeNet5.onnx"
     with utils.whole_files(path) as folder:
         export(model, folder / path.name)
@@ -38,7 +42,8 @@ def main():
         size = (folder / path.name).stat().st_size
     where = "MNIST's" if dataset == "mnist" else "scikit-learn's (MNIST is not on disk)"
     print(f"{path}, {size:,} bytes, checked on {where} {len(labels):,} test digits: the same predictions,")
-    print(f"scores within {difference:.1e} of PyTorch's, {(scores.argmax(1) == labels.numpy()).mean():.2%} right")
+    accuracy = (scores.argmax(1) == labels.numpy()).mean()
+    print(f"scores within {difference:.1e} of PyTorch's, accuracy {accuracy:.2%}")
 
 
 def require_packages():
@@ -56,7 +61,7 @@ def require_packages():
 def on_disk(data_dir: Path) -> bool:
     """Whether MNIST's test set need not be fetched."""
     raw = data_dir / "MNIST" / "raw"
-    return all(any((raw / f"{name}{end}").is_file() for end in ("", ".gz")) for name, *_ in utils.MNIST["test"])
+    return all(any((raw / f"{name}{end}").is_file() for end in ("", ".gz")) for name, *_ in mnist.MNIST["test"])
 
 
 class Exported(nn.Module):
@@ -99,19 +104,19 @@ class Averaging(nn.Module):
 
 
 def export(model: LeNet5, path: Path):
-    """Write a network as one ONNX file."""
+    """Write a network as one ONNX file, checked by onnx."""
     import onnx
 
     images = torch.zeros(2, 28, 28, dtype=torch.uint8)
     names = {"input_names": ["images"], "output_names": ["scores"], "dynamic_axes": {"images": {0: "N"}}}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of exporters still to come
+        warnings.simplefilter("ignore")  # that this exporter will be replaced by a newer one
         torch.onnx.export(Exported(model).eval(), (images,), str(path), dynamo=False, opset_version=17, **names)
     onnx.checker.check_model(str(path), full_check=True)
 
 
 def run(path: Path, images: np.ndarray) -> np.ndarray:
-    """What an ONNX file makes of images uint8 (N, 28, 28): scores (N, 10)."""
+    """The scores (N, 10) that an ONNX file gives images uint8 (N, 28, 28)."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -120,7 +125,7 @@ def run(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def compare(scores: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference of scores (N, 10); raises UserError if it or a prediction tells the networks apart."""
+    """The largest difference of scores (N, 10); raises UserError if it is too large, or if a prediction differs."""
     difference = float(np.abs(scores - expected).max())
     if not difference < TOLERANCE or (scores.argmax(1) != expected.argmax(1)).any():
         raise UserError(

@@ -1,0 +1,322 @@
+"""The answers of docs/exercises.md: what is counted or worked out there is checked, and what is claimed is trained.
+
+python -m experiments.exercises                        Record/study/exercises.json, and its tables in Markdown
+python -m experiments.exercises --tiny                 one epoch and one seed on scikit-learn's small digits
+
+Goes on where it stopped. Variants are compared on 5,000 digits held out from the training set; the test set takes no
+part.
+"""
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import checkpoint
+import mnist
+import utils
+from experiments.study import Study, arguments, mean_and_deviation
+from model import CONNECTION, TABLE_I, LeNet5, Squash, TableConvolution, layer_table, pad, scale
+from recipes import RECIPES, Recipe
+from training import train
+
+PATH = utils.RECORD / "study" / "exercises.json"
+SEEDS = (0, 1, 2)
+EPOCHS = 8
+HELD_OUT = 5000
+SHIFTS = range(7)  # pixels to the right
+FLAT = 0.1  # a unit whose squashing function has a slope below this hardly learns
+
+# C3 wired in four groups of four maps that read the same maps of S2: 60 kernels, as in table I.
+GROUPS = ((0, 1, 2, 3), (2, 3, 4, 5), (0, 1, 4, 5), (1, 3, 5)) * 4
+CONNECTION["groups"] = lambda: TableConvolution(6, GROUPS)
+STEPS = ("default", "falling rate", "batches of 128", "batches of 128, rate × 4")  # the variants of exercise 8
+WIRING = {"table": TABLE_I, "groups": GROUPS, "full": (tuple(range(6)),) * 16}
+
+
+def variants(epochs: int) -> dict[str, Recipe]:
+    """What is trained for the exercises, by name."""
+    default = RECIPES["adam"].override(epochs=epochs, batch_size=None, lr=None)
+    rate = default.learning_rates[0]
+    falling = tuple(rate * (epochs - epoch) / epochs for epoch in range(epochs))
+    return {
+        "default": default,
+        "ReLU": dataclasses.replace(default, network={"activation": "relu"}),
+        "groups": dataclasses.replace(default, network={"connection": "groups"}),
+        "full": dataclasses.replace(default, network={"connection": "full"}),
+        "falling rate": dataclasses.replace(default, learning_rates=falling),
+        "batches of 128": default.override(epochs=None, batch_size=128, lr=None),
+        "batches of 128, rate × 4": default.override(epochs=None, batch_size=128, lr=4 * rate),
+    }
+
+
+def main():
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--tiny", action="store_true", help="a trial on small digits, in a file of its own")
+    args = parser.parse_args()
+    path, flags = (PATH.with_stem("exercises-tiny"), " --tiny") if args.tiny else (PATH, "")
+    dataset = mnist.find_dataset("digits" if args.tiny else "mnist", args.data_dir)
+    seeds, epochs = ((0,), 1) if args.tiny else (SEEDS, EPOCHS)
+    study = Study(path, f"python -m experiments.exercises{flags}", summarize)
+    tasks = [
+        {"variant": name, "seed": seed, "recipe": recipe.to_json()}
+        for name, recipe in variants(epochs).items()
+        for seed in seeds
+    ]
+    study.finish(tasks, functools.partial(measure, dataset, args.data_dir), args.jobs)
+    content = study.content()
+    for name, row in content["variants"].items():
+        print(f"{name}: held-out error {error(row)} %, {row['seeds']} seeds")
+    for name, table in tables(content).items():
+        print(f"\n<!-- exercises: {name} -->\n{table}\n<!-- /exercises -->")
+
+
+def measure(dataset: str, data_dir: Path, task: dict) -> dict:
+    """Train a variant on all but the held-out digits, and look at its held-out errors, its slopes and C3's maps."""
+    recipe = Recipe.from_json(task["recipe"])
+    images, labels = mnist.load_dataset(dataset, data_dir, "train")
+    held_out = min(HELD_OUT, len(labels) // 5)
+    rest, (images, labels) = [(images[part], labels[part]) for part in (slice(-held_out), slice(-held_out, None))]
+    torch.manual_seed(task["seed"])
+    untrained = LeNet5(**recipe.network)  # the weights that train starts from
+    *_, trained = train(recipe, dataset, task["seed"], rest, (images, labels))
+    network, history = checkpoint.network(trained), trained.history
+    result = {
+        "accuracy": history[-1]["test_accuracy"],
+        "last_accuracy": utils.accuracy(checkpoint.network(trained, "last"), images, labels),
+        "first_accuracy": history[0]["test_accuracy"],
+        "training_accuracy": history[-1]["train_accuracy"],
+        "seconds": sum(row["seconds"] for row in history),
+        "path": history[-1]["path"],
+        "different_maps": [different_maps(model, images[:500]) for model in (untrained, network)],
+        "flat": flat(network, images[:500]),
+    }
+    padded = pad(images)
+    for pixels in SHIFTS:
+        scores = utils.class_scores(network, shifted(padded, pixels))
+        result[f"shift_{pixels}_accuracy"] = int((scores.argmax(1) == labels).sum()) / len(labels)
+    return result
+
+
+def shifted(padded: Tensor, pixels: int) -> Tensor:
+    """Pictures uint8 (N, 32, 32), moved to the right; what leaves them is lost, and background follows."""
+    moved = torch.zeros_like(padded)
+    moved[..., pixels:] = padded[..., : padded.shape[-1] - pixels]
+    return moved
+
+
+@torch.no_grad()
+def different_maps(network: LeNet5, images: Tensor) -> float:
+    """How many different maps C3 has, 1 to 16, on images uint8 (N, 28, 28): 16^2 / the sum of the squared correlations.
+
+    16 maps without correlation count as 16, and 16 copies of one map as 1.
+    """
+    maps = network.states(scale(pad(images)))["c3"].transpose(0, 1).flatten(1)  # (16, N * 100)
+    correlations = maps.corrcoef().nan_to_num()  # a map that is constant has none
+    return len(maps) ** 2 / correlations.square().sum().item()
+
+
+def flat(network: LeNet5, images: Tensor) -> dict[str, float]:
+    """Of each layer, the share of units whose squashing function has a slope below FLAT on images uint8 (N, 28, 28)."""
+    sums = []  # the weighted sums of the layers: what the squashing function is given
+    hook = network.squash.register_forward_hook(lambda module, inputs, output: sums.append(inputs[0]))
+    with torch.no_grad():
+        network(scale(pad(images)))
+    hook.remove()
+    shares = {}
+    for name, a in zip(network.layers(), sums):
+        (slope,) = torch.autograd.grad(network.squash(a.requires_grad_()).sum(), a)
+        shares[name] = (slope < FLAT).float().mean().item()
+    return shares
+
+
+def summarize(runs: list[dict]) -> dict:
+    """What was worked out, and of each variant the seeds, means and deviations."""
+    found = {}
+    for name in dict.fromkeys(run["variant"] for run in runs):
+        own = [run for run in runs if run["variant"] == name]
+        mean = {"flat": {}}
+        for layer in own[0]["flat"]:
+            mean["flat"][layer] = sum(run["flat"][layer] for run in own) / len(own)
+        mean["different_maps"] = [sum(values) / len(own) for values in zip(*(run["different_maps"] for run in own))]
+        found[name] = {"seeds": len(own), **mean_and_deviation(own), **mean}
+    return {"worked_out": worked_out(), "variants": found}
+
+
+# ------------------------------------------------------------------- what is counted or worked out, and checked
+
+
+@functools.cache
+def worked_out() -> dict:
+    return {
+        "c3": count_c3(),
+        "squash": squashing_function(),
+        "fields": receptive_fields(),
+        "coefficient": coefficient_gradient(),
+        "moves": {pixels: moves(pixels) for pixels in (1, 2, 3, 4)},
+        "symmetry": {connection: symmetry(connection) for connection in WIRING},
+    }
+
+
+def count_c3() -> dict:
+    """Exercise 1: kernels, parameters and connections of C3."""
+    found = {}
+    for name, table in WIRING.items():
+        kernels = sum(len(maps) for maps in table)
+        parameters = 25 * kernels + 16  # a bias a map
+        found[name] = {"kernels": kernels, "parameters": parameters, "connections": 100 * parameters}
+        assert layer_table(LeNet5(connection=name))["c3"] == ((16, 10, 10), parameters, 100 * parameters)
+    return found
+
+
+def squashing_function() -> dict:
+    """Exercise 2: f, f' and f'' at some places, and where f'' is largest."""
+    bend = math.atanh(3**-0.5) / Squash.S
+    a = torch.linspace(0, 4, 400_001, dtype=torch.float64)
+    f, slope, bending = derivatives(a)
+    assert abs(a[bending.abs().argmax()].item() - bend) < 1e-5
+    assert abs(f[a == 1].item() - 1) < 1e-5
+    rows = torch.tensor([0, 0.5, bend, 1, 2, 3, 4], dtype=torch.float64)
+    return {"bend": bend, "rows": torch.stack([rows, *derivatives(rows)], 1).tolist()}
+
+
+def derivatives(a: Tensor) -> list[Tensor]:
+    """f, f' and f'' by automatic differentiation."""
+    found = [Squash()(a.requires_grad_())]
+    for _ in range(2):
+        found += torch.autograd.grad(found[-1].sum(), a, create_graph=True)
+    a.requires_grad_(False)
+    return [value.detach() for value in found]
+
+
+def receptive_fields() -> dict:
+    """Exercise 3: the side of the input patch that a unit sees, and how far its neighbour's patch lies from it."""
+    found, field, step = {}, 1, 1
+    torch.manual_seed(0)
+    network, picture = LeNet5().double(), torch.rand(1, 1, 32, 36, dtype=torch.float64).requires_grad_()
+    states = network.states(picture)
+    for name, kernel, stride in (("c1", 5, 1), ("s2", 2, 2), ("c3", 5, 1), ("s4", 2, 2), ("c5", 5, 1)):
+        field, step = field + (kernel - 1) * step, step * stride
+        found[name] = {"field": field, "step": step}
+        for unit in 0, 1:  # neighbours in the first row of the last map
+            (gradient,) = torch.autograd.grad(states[name][0, -1, 0, unit], picture, retain_graph=True)
+            columns = gradient[0, 0].any(0).nonzero()[:, 0]
+            assert (columns[0].item(), len(columns)) == (unit * step, field)
+    return found
+
+
+def coefficient_gradient() -> dict:
+    """Exercise 4: dE/dc of S2's six coefficients by hand, beside automatic differentiation and difference quotients."""
+    torch.manual_seed(0)
+    network, images = LeNet5().double(), torch.rand(8, 1, 32, 32, dtype=torch.float64)
+    c, labels, cross_entropy = network.s2.coefficient, torch.arange(8), torch.nn.functional.cross_entropy
+    states = network.states(images)
+    loss, x = cross_entropy(states["output"], labels), states["s2"]
+    automatic, d_x = torch.autograd.grad(loss, [c, x])
+    with torch.no_grad():
+        sums = 4 * torch.nn.functional.avg_pool2d(states["c1"], 2)  # s of the exercise
+        slope = Squash.S / Squash.A * (Squash.A**2 - x**2)  # f' from f
+        by_hand = (d_x * slope * sums).sum((0, 2, 3))
+        quotients, h = torch.zeros_like(c), 1e-5
+        for i in range(len(c)):
+            for sign in 1, -1:
+                c[i] += sign * h
+                quotients[i] += sign * cross_entropy(network(images), labels) / (2 * h)
+                c[i] -= sign * h
+    size = automatic.norm()
+    errors = {"automatic": (by_hand - automatic).norm() / size, "quotient": (by_hand - quotients).norm() / size}
+    assert errors["automatic"] < 1e-12 and errors["quotient"] < 1e-7
+    return {name: error.item() for name, error in errors.items()}
+
+
+def moves(pixels: int) -> list[str]:
+    """Exercise 5: the layers whose maps move by whole units, and do not change, if the picture moves by some pixels."""
+    torch.manual_seed(0)
+    network = LeNet5().double()
+    picture = torch.zeros(1, 32, 32, dtype=torch.uint8)
+    picture[:, 8:24, 8:24] = torch.randint(256, (16, 16))
+    with torch.no_grad():
+        one, other = (network.states(scale(p, torch.float64)) for p in (picture, shifted(picture, pixels)))
+    found = []
+    for name, layer in receptive_fields().items():
+        units, rest = divmod(pixels, layer["step"])
+        width = one[name].shape[-1] - units
+        if rest == 0 and width > 0 and torch.allclose(one[name][..., :width], other[name][..., units:], atol=1e-12):
+            found.append(name)
+    assert found == {1: ["c1"], 2: ["c1", "s2", "c3"], 3: ["c1"], 4: ["c1", "s2", "c3", "s4"]}[pixels]
+    return found
+
+
+def symmetry(connection: str) -> int:
+    """Exercise 7: how many different gradients the biases of C3's 16 maps have, if all of its maps start the same."""
+    torch.manual_seed(0)
+    network, images = LeNet5(connection=connection).double(), torch.rand(8, 1, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        network.c3.weight.copy_(torch.rand(5, 5) / 25)
+        network.c3.bias.zero_()
+        network.c5.weight.copy_(network.c5.weight[:, :1])  # C5 reads all maps of S4 with the same kernel
+    torch.nn.functional.cross_entropy(network(images), torch.arange(8)).backward()
+    different = len(network.c3.bias.grad.div(network.c3.bias.grad.norm()).round(decimals=9).unique())
+    assert different == len(set(WIRING[connection]))
+    return different
+
+
+# --------------------------------------------------------------------------------------- the tables of the answers
+
+
+def tables(content: dict) -> dict[str, str]:
+    """The tables of docs/exercises.md in Markdown, by name."""
+    known, found = content["worked_out"], content["variants"]
+    fields = [[name.upper(), f"{row['field']} × {row['field']}", row["step"]] for name, row in known["fields"].items()]
+    shifts = [[k, *(error(found[name], f"shift_{k}_") for name in ("default", "ReLU"))] for k in SHIFTS]
+    steps = [[name, *(error(found[name], prefix) for prefix in ("first_", "", "last_"))] for name in STEPS]
+    counts = [[name, *(f"{number:,}" for number in row.values())] for name, row in known["c3"].items()]
+    bends = [[f"{number + 0.0:.4f}".replace("-", "−") for number in row] for row in known["squash"]["rows"]]
+    return {
+        "c3": markdown(["C3", "kernels", "parameters", "connections"], counts),
+        "squash": markdown(["a", "f(a)", "f′(a)", "f″(a)"], bends),
+        "fields": markdown(["layer", "sees, pixels", "step, pixels"], fields),
+        "shift": markdown(["moved by, pixels", "held-out error, %", "the same with ReLU, %"], shifts),
+        "relu": markdown(["", "squashing", "ReLU"], relu_rows(found["default"], found["ReLU"])),
+        "wiring": markdown(
+            ["C3", "parameters of C3", "sets of inputs", "held-out error, %", "different maps, untrained", "trained"],
+            [wiring_row(wiring, known, found[name]) for wiring, name in zip(WIRING, ("default", "groups", "full"))],
+        ),
+        "steps": markdown(["training", "held-out error, first epoch, %", "at the end, %", "last weights, %"], steps),
+    }
+
+
+def relu_rows(*found: dict) -> list[list]:
+    """What two variants do, row by row."""
+    errors = {
+        "held-out error after the first epoch, %": "first_",
+        "held-out error at the end, %": "",
+        "the same, last weights, %": "last_",
+        "training error during the last epoch, %": "training_",
+    }
+    rows = [[title, *(error(row, prefix) for row in found)] for title, prefix in errors.items()]
+    for layer in found[0]["flat"]:
+        rows.append([f"flat units in {layer.upper()}, %", *(f"{100 * row['flat'][layer]:.0f}" for row in found)])
+    return rows
+
+
+def wiring_row(wiring: str, known: dict, found: dict) -> list:
+    maps = [f"{count:.1f}" for count in found["different_maps"]]
+    return [wiring, f"{known['c3'][wiring]['parameters']:,}", len(set(WIRING[wiring])), error(found), *maps]
+
+
+def error(row: dict, prefix: str = "") -> str:
+    """Mean error ± deviation in %."""
+    return f"{100 - 100 * row[f'{prefix}mean']:.2f} ± {100 * row[f'{prefix}deviation']:.2f}"
+
+
+def markdown(header: list[str], rows: list[list]) -> str:
+    lines = [f"| {' | '.join(map(str, cells))} |" for cells in (header, *rows)]
+    return "\n".join([lines[0], "|---|" + "---:|" * (len(header) - 1), *lines[1:]])
+
+
+if __name__ == "__main__":
+    utils.run_script(main)

@@ -1,0 +1,112 @@
+"""What every study needs: a JSON file that finished runs are added to, and that it goes on from; one run a core."""
+
+import concurrent.futures
+import contextlib
+import json
+import multiprocessing
+import os
+import statistics
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+import utils
+from utils import UserError
+
+
+class Study:
+    """A study's file: {"command", **facts, "runs": [...], **summary}, written anew after each run.
+
+    A run is a dictionary: the task it was given, and the result. Raises UserError if the file is damaged, or if its
+    runs were made with other facts (a recipe, say).
+    """
+
+    def __init__(self, path: Path, command: str, summarize: Callable[[list[dict]], dict] = lambda runs: {}, **facts):
+        self.path, self.command, self.summarize = path, command, summarize
+        self.facts = json.loads(json.dumps(facts))
+        self.runs = []
+        if path.exists():
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+                self.runs = [dict(run) for run in found["runs"]]
+                other = {key: found[key] for key in facts} != self.facts
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise UserError(f"{path} is no study's file or damaged ({error}); move it away to start anew") from None
+            if self.runs and other:
+                raise UserError(f"{path} holds runs with other {', '.join(facts)} than now; move it away to start anew")
+
+    def find(self, task: dict) -> dict | None:
+        """The finished run of a task."""
+        task = json.loads(json.dumps(task))
+        return next((run for run in self.runs if task.items() <= run.items()), None)
+
+    def add(self, run: dict):
+        self.runs.append(json.loads(json.dumps(run)))
+        utils.save_json(self.path, self.content())
+
+    def content(self) -> dict:
+        return {"command": self.command, **self.facts, "runs": self.runs, **self.summarize(self.runs)}
+
+    def finish(self, tasks: Iterable[dict], work: Callable[[dict], dict], jobs: int = 1):
+        """Add a run, {**task, **work(task)}, for each task that has none yet: `jobs` at a time, each on one thread.
+
+        With more than one job, work is a function that other processes can import.
+        """
+        missing = [task for task in tasks if not self.find(task)]
+        with tqdm(total=len(missing), unit="run", disable=None) as bar:
+            for task, result in (one_by_one if jobs == 1 else side_by_side)(missing, work, jobs):
+                self.add({**task, **result})
+                bar.update()
+
+
+def one_by_one(tasks: list[dict], work: Callable[[dict], dict], jobs: int):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for task in tasks:
+            yield task, work(task)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def side_by_side(tasks: list[dict], work: Callable[[dict], dict], jobs: int):
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(jobs, spawn, torch.set_num_threads, (1,)) as pool:
+        futures = {pool.submit(work, task): task for task in tasks}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    with contextlib.suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def arguments(description: str) -> utils.Parser:
+    """The options that every study on MNIST has: --data-dir and --jobs."""
+    parser = utils.Parser(description=description)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="default: data")
+    parser.add_argument("--jobs", type=utils.positive(int, 1000), default=cores(), metavar="N", help="runs at a time")
+    return parser
+
+
+def mean_and_deviation(runs: list[dict]) -> dict[str, float]:
+    """mean and deviation of the runs' accuracy, last_mean and last_deviation of their last_accuracy, and so on.
+
+    The deviation is the sample's, 0 for a single run. Runs whose accuracy is None (the training diverged) are left out.
+    """
+    found = {}
+    for key in dict.fromkeys(key for run in runs for key in run if key.endswith("accuracy")):
+        values = [run[key] for run in runs if run.get(key) is not None]
+        if values:
+            prefix = key.removesuffix("accuracy")
+            found[f"{prefix}mean"] = statistics.mean(values)
+            found[f"{prefix}deviation"] = statistics.stdev(values) if len(values) > 1 else 0.0
+    return found

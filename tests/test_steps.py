@@ -1,0 +1,222 @@
+"""The plain step beside a textbook's, and recorded steps beside plain ones: without a GPU, and (-m cuda) on one."""
+
+import contextlib
+import dataclasses
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import same
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import mnist
+import steps
+import utils
+from model import LeNet5, pad, scale
+from recipes import RECIPES
+from training import State, train
+
+# With a new learning rate in the third epoch; an epoch has steps of 25 recorded ones, others, and a smaller batch.
+ADAM = dataclasses.replace(RECIPES["adam"], learning_rates=(0.0005, 0.0005, 0.0002), batch_size=8)
+OF_1998 = dataclasses.replace(RECIPES["1998"], learning_rates=(0.0005, 0.0005, 0.0002))
+RECIPE = pytest.mark.parametrize("recipe", [ADAM, OF_1998], ids=["adam", "1998"])
+
+
+def run(recipe, checkpoint=None, plain=False, device="cpu"):
+    count = 60 if recipe is OF_1998 else 500
+    sets = [[t[:count].to(device) for t in mnist.load_dataset("digits", None, part)] for part in ("train", "test")]
+    return list(train(recipe, "digits", 1, *sets, checkpoint, plain))
+
+
+def paths(checkpoint):
+    return {row["path"] for row in checkpoint.history}
+
+
+def called_plain(checkpoint):
+    return dataclasses.replace(checkpoint, history=[{**row, "path": "plain"} for row in checkpoint.history])
+
+
+def few_digits(device="cpu"):
+    return [tensor[:70].to(device) for tensor in mnist.load_dataset("digits", None, "train")]
+
+
+def test_plain_steps_are_the_textbooks_and_the_average_is_their_mean():
+    images, labels = few_digits()
+    state = State(dataclasses.replace(ADAM, batch_size=24), 3, (images, labels))  # three steps an epoch
+    _, take, scores = steps.plain(state, ADAM)
+    torch.manual_seed(3)
+    model = LeNet5()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.0005)
+    begun, positions, average, losses, right = state.weights.clone(), [], 0, 0, 0
+    for batch in torch.arange(70).repeat(3)[:192].split(24):
+        found = model(scale(pad(images[batch])))
+        loss = F.cross_entropy(found, labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        take(batch.unsqueeze(0))
+        losses, right = losses + 24 * loss.item(), right + int((found.argmax(1) == labels[batch]).sum())
+        assert state.totals.tolist() == pytest.approx([losses, right], rel=1e-4)
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+        assert (state.gradient - gradient).norm() < 1e-3 * gradient.norm()
+        positions.append(state.weights.double().clone())
+        count = len(positions)
+        average = sum(positions) / count if count <= 3 else average + (positions[-1] - average) / 3
+        torch.testing.assert_close(state.average.double(), average, rtol=1e-5, atol=1e-6)
+    weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert (state.weights - weights).norm() < 1e-3 * (begun - weights).norm()
+    assert torch.equal(scores(pad(images)), utils.class_scores(state.reported, pad(images)))
+
+
+class Tape(TorchDispatchMode):
+    """Records operations as a CUDA graph does: the tensors, by their place in memory, and each number as it is now."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        if operation.namespace != "profiler":  # marks of PyTorch's own
+            self.operations.append((operation, args, kwargs or {}, result))
+        return result
+
+    @torch.inference_mode()
+    def replay(self):
+        for operation, args, kwargs, result in self.operations:
+            again = operation(*args, **kwargs)
+            if all(value.alias_info is None for value in operation._schema.returns):  # neither in place nor a view
+                for old, new in zip(tree_leaves(result), tree_leaves(again)):
+                    if old is not None:
+                        old.copy_(new)
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """torch.cuda's graphs, streams and events, on the CPU; with an error, each recording fails at its end."""
+    fake = SimpleNamespace(tapes=[], error=None, ahead=0, most_ahead=0)
+    fake.now = fake.first = MagicMock()  # the current stream
+
+    @contextlib.contextmanager
+    def stream(stream):
+        before, fake.now = fake.now, stream
+        yield
+        fake.now = before
+
+    @contextlib.contextmanager
+    def graph(tape, stream):
+        before, fake.now = fake.now, stream
+        with tape:
+            yield
+        if fake.error:  # as PyTorch's: the stream stays where it is
+            raise RuntimeError(fake.error)
+        fake.now = before
+
+    def count(change):
+        fake.ahead += change
+        fake.most_ahead = max(fake.most_ahead, fake.ahead)
+
+    for name, value in {
+        "CUDAGraph": lambda: fake.tapes.append(Tape()) or fake.tapes[-1],
+        "Event": lambda: SimpleNamespace(record=lambda: count(1), synchronize=lambda: count(-1)),
+        "Stream": MagicMock(),
+        "current_stream": lambda device: fake.now,
+        "set_stream": lambda stream: setattr(fake, "now", stream),
+        "stream": stream,
+        "graph": graph,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(steps, "fastest", steps.recorded)
+    return fake
+
+
+@RECIPE
+def test_recorded_steps_are_single_steps(recipe, cuda):
+    single, recorded = run(recipe, plain=True), run(recipe)
+    assert paths(recorded[-1]) == {"recorded"} and len(cuda.tapes) == 1  # one recording serves all learning rates
+    assert 0 < cuda.most_ahead <= steps.AHEAD + 1  # the progress bar is a few graphs ahead of the device, not more
+    assert all(same(called_plain(one), other) for one, other in zip(recorded, single, strict=True))
+    assert same(run(recipe, recorded[0])[-1], recorded[-1])  # resumed
+    assert cuda.now is cuda.first
+    # Nothing recorded waits for the device, brings a tensor to it, or takes index_put's many small kernels.
+    used = {operation.overloadpacket.__name__ for operation, *_ in cuda.tapes[0].operations}
+    assert used >= {"mm", "tanh_backward", "index", "argmax", "convolution_backward"}
+    assert not used & {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "index_put"}
+    assert not used & {"lift_fresh", "scalar_tensor", "arange", "eye", "full", "randperm", "_index_put_impl_"}
+    assert all(kwargs.get("device") is None for *_, kwargs, _ in cuda.tapes[0].operations)
+
+
+@RECIPE
+def test_where_recording_fails_single_steps_are_taken(recipe, cuda, capsys):
+    cuda.error = "operation not permitted\nwhen stream is capturing"
+    found = run(recipe)[-1]
+    notice = "no CUDA graph here (operation not permitted); going on step by step, slower\n"
+    assert capsys.readouterr() == (notice, "") and cuda.now is cuda.first
+    assert paths(found) == {"plain"} and same(found, run(recipe, plain=True)[-1])
+
+
+@RECIPE
+def test_steps_and_curvature_read_nothing_back(recipe):
+    """Meta tensors have nothing to read. Adam's own step is one operation on CUDA, and left out."""
+    state = State(recipe, 0, few_digits("meta"))
+    if recipe is ADAM:
+        state.optimizer.step = lambda: None
+    state.optimizer.set_curvature = getattr(state.optimizer, "set_curvature", lambda curvatures: None)
+    state.estimate_curvature(np.random.default_rng(0), 1.0)
+    steps.plain(state, recipe).run(torch.zeros(2, state.batch_size, dtype=torch.int64, device="meta"))
+
+
+@RECIPE
+def test_all_tensors_of_the_network_move_to_the_device(recipe):
+    """Fake tensors of a GPU refuse those of the CPU."""
+    model = LeNet5(**recipe.network)
+    shapes = {name: t.shape for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    with FakeTensorMode():
+        named = {name: torch.empty(shape, device="cuda") for name, shape in shapes.items()}
+        images = torch.empty(4, 32, 32, dtype=torch.uint8, device="cuda")
+        scores = torch.func.functional_call(model, named, scale(images))
+        losses = recipe.losses(scores, torch.empty(4, dtype=torch.int64, device="cuda"))
+    assert scores.device.type == losses.device.type == "cuda"
+
+
+@pytest.mark.cuda
+class TestCuda:
+    """What only a CUDA device can show. A recording that fails, and so goes on plain, fails here."""
+
+    @pytest.fixture(autouse=True)
+    def device(self):
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+        utils.pick_device("cuda")
+        assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+        yield
+        torch.use_deterministic_algorithms(False)
+
+    @RECIPE
+    @pytest.mark.parametrize("number", [0, -1])
+    def test_recorded_steps_are_single_steps(self, recipe, number):
+        device = f"cuda:{number % torch.cuda.device_count()}"
+        recorded, single = run(recipe, device=device), run(recipe, plain=True, device=device)
+        assert paths(recorded[-1]) == {"recorded"} and recorded[0].versions.keys() >= {"gpu", "cuda"}
+        assert same(called_plain(recorded[-1]), single[-1])
+        assert same(run(recipe, recorded[0], device=device)[-1], recorded[-1])
+
+    @RECIPE
+    def test_no_step_waits_for_the_device(self, recipe):
+        state = State(recipe, 0, few_digits("cuda"))
+        order = torch.zeros(2, state.batch_size, dtype=torch.int64, device="cuda")
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            steps.plain(state, recipe).run(order)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def test_agrees_with_the_cpu(self):
+        last = [run(ADAM, device=device, plain=True)[0].last for device in ("cuda", "cpu")]
+        ours, theirs = (torch.cat([tensor.flatten() for tensor in named.values()]) for named in last)
+        assert (ours - theirs).norm() <= 1e-3 * theirs.norm()

@@ -1,0 +1,68 @@
+"""A Chromium without a window, for the page's screenshot and its tests."""
+
+import shutil
+from contextlib import contextmanager
+
+from utils import UserError
+
+FLAGS = (
+    "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+    "disable-component-update", "disable-sync", "hide-scrollbars",
+)  # fmt: skip
+
+
+@contextmanager
+def chromium():
+    """Chromium's driver, as selenium's; raises UserError where selenium, Chromium or chromedriver is missing."""
+    try:
+        from selenium import webdriver
+        from selenium.common.exceptions import WebDriverException
+    except ImportError:
+        raise UserError("selenium is not installed; pip install selenium") from None
+    names = ("chromium", "chromium-browser", "google-chrome")
+    binary, driver = next(filter(None, map(shutil.which, names)), None), shutil.which("chromedriver")
+    if not (binary and driver):
+        missing = "no Chromium" if driver else "no chromedriver"
+        raise UserError(f"{missing} in the path; install chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in FLAGS:
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    try:
+        session = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    except WebDriverException as error:
+        raise UserError(f"{binary} cannot be driven by {driver} ({str(error).splitlines()[0]})") from None
+    try:
+        yield session
+    finally:
+        session.quit()
+
+
+def resize(driver, width: int, height: int, scale: float = 1, scheme: str = "light"):
+    """Give the page this size in CSS pixels, each `scale` device pixels, and a colour scheme, "light" or "dark"."""
+    size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+def draw_stroke(driver, points):
+    """Draw one line on the page with the mouse, through points (x, y), each from 0 to 1 of the drawing's side."""
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+
+    canvas = driver.find_element(By.ID, "drawing")
+    actions = ActionChains(driver, duration=10)
+    for i, (x, y) in enumerate(points):
+        actions.move_to_element_with_offset(canvas, *(round((at - 0.5) * canvas.rect["width"]) for at in (x, y)))
+        if i == 0:
+            actions.click_and_hold()
+    actions.release().perform()
+    wait_for_frames(driver)
+
+
+def wait_for_frames(driver):
+    """Let the page show what has changed."""
+    driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")

@@ -1,0 +1,114 @@
+"""A page to draw on: the trained network in one file that any browser opens, without network or server.
+
+python -m tools.page                    Record/demo.html
+python -m tools.page --screenshot       and Record/demo.png, a picture of it; needs selenium and Chromium
+"""
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import checkpoint
+import mnist
+import utils
+from checkpoint import Checkpoint
+from model import TABLE_I, LeNet5, pad
+from pictures import prepare
+from tools.browser import chromium, draw_stroke, resize
+from utils import UserError
+
+TEMPLATE = Path(__file__).with_suffix(".html")
+FIRST = 3  # the sample that the page opens with
+
+# A two, as a pen draws it: x and y from 0 to 1 of the drawing's side.
+TWO = (
+    (0.30, 0.33), (0.33, 0.25), (0.40, 0.19), (0.49, 0.17), (0.58, 0.18), (0.65, 0.23), (0.68, 0.30), (0.67, 0.38),
+    (0.62, 0.46), (0.54, 0.55), (0.45, 0.64), (0.36, 0.73), (0.29, 0.80), (0.36, 0.79), (0.46, 0.80), (0.58, 0.81),
+    (0.72, 0.79),
+)  # fmt: skip
+
+
+def main():
+    parser = utils.Parser(description=__doc__.splitlines()[0])
+    default = utils.RECORD / checkpoint.FILE
+    parser.add_argument("--checkpoint", type=Path, default=default, metavar="FILE", help=f"default: {default}")
+    parser.add_argument("--screenshot", action="store_true", help="take a picture of the page, too")
+    args = parser.parse_args()
+    path = utils.RECORD / "demo.html"
+    page = make_page(checkpoint.load(args.checkpoint))
+    with utils.whole_files(path) as folder:
+        (folder / path.name).write_text(page, encoding="utf-8", newline="\n")
+    print(f"{path}, {len(page.encode()):,} bytes: open it in a browser")
+    if args.screenshot:
+        picture = path.with_suffix(".png")
+        with utils.whole_files(picture) as folder, chromium() as driver:
+            take_screenshot(driver, path, folder / picture.name)
+        print(picture)
+
+
+def make_page(trained: Checkpoint) -> str:
+    """The page, as HTML, that holds a checkpoint's reported weights.
+
+    Raises UserError for another network than the default one, whose activation alone may be "relu".
+    """
+    activation = trained.recipe.network.get("activation", "squash")
+    if trained.recipe.network.keys() - {"activation"} or activation not in ("squash", "relu"):
+        options = ", ".join(f"{name}={value!r}" for name, value in trained.recipe.network.items())
+        raise UserError(f"the page shows the default network only, also with activation='relu'; not LeNet5({options})")
+    network = checkpoint.network(trained)
+    content = {
+        "activation": activation,
+        "weights": {name: encode(tensor.numpy().astype("<f4")) for name, tensor in network.state_dict().items()},
+        "table": TABLE_I,
+        "samples": [encode(image) for image in sample_digits(network)],
+        "first": FIRST,
+        "source": source(trained),
+    }
+    return TEMPLATE.read_text(encoding="utf-8").replace("__TRAINED__", json.dumps(content))
+
+
+def encode(array: np.ndarray) -> str:
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def sample_digits(network: LeNet5) -> list[np.ndarray]:
+    """One of scikit-learn's test digits for each class, the first that the network reads correctly: uint8 (28, 28).
+
+    Of a class that the network never reads correctly, it is the first digit.
+    """
+    images, labels = mnist.load_dataset("digits", Path("data"), "test")  # (360, 28, 28), (360,)
+    prepared = torch.stack([torch.from_numpy(prepare(image.numpy())) for image in images])
+    correct = utils.class_scores(network, pad(prepared)).argmax(1) == labels
+    best = [((labels == digit) * (1 + correct.int())).argmax() for digit in range(10)]
+    return [images[i].numpy() for i in best]
+
+
+def source(trained: Checkpoint) -> str:
+    """What the page says about its network."""
+    share = f"{trained.history[-1]['test_accuracy']:.2%}".replace("%", "\u00a0%")
+    tested = {
+        "mnist": "MNIST’s 10,000 test digits",
+        "digits": "scikit-learn’s 360 test digits, NOT MNIST",
+    }[trained.dataset]
+    relu = ", ReLU in place of the activation of 1998," if trained.recipe.network.get("activation") == "relu" else ""
+    return (
+        f"The network has 60,850 trained parameters{relu} and reads {share} of {tested} correctly. A drawing is "
+        "prepared as MNIST’s digits were: its ink is found, cropped, fitted into 20×20 pixels and centred by its "
+        "centre of mass. Below each class stands its score, above it softmax’s probability. Everything is computed in "
+        "this page; nothing is sent. The sample digits are scikit-learn’s."
+    )
+
+
+def take_screenshot(driver, page: Path, path: Path):
+    """A two drawn on the page, as a PNG file."""
+    resize(driver, 1280, 900, scale=1.5)
+    driver.get(page.resolve().as_uri())
+    draw_stroke(driver, TWO)
+    path.write_bytes(driver.get_screenshot_as_png())
+
+
+if __name__ == "__main__":
+    utils.run_script(main)
