@@ -106,20 +106,6 @@ def choices_of_adam(study):
     )
 
 
-def faults(study):
-    assert study["failed"] == 0
-    for title, pattern in {
-        "training killed at any time": "training killed at any time",
-        "training killed while writing a checkpoint": "training killed in the writing",
-        "training stopped by Ctrl-C or SIGTERM": "training stopped",
-        "disk error, or folder removed": "disk error|record folder",
-        "MNIST's files damaged": "(unpacked file|archive) of MNIST",
-        "checkpoint mutated": "checkpoint, ",
-        "command lines of the three scripts": "command line",
-    }.items():
-        yield f"| {title} | {sum(n for fault, n in study['tried'].items() if re.match(pattern, fault)):,} | 0 |"
-
-
 SAID = [  # page, file in Record/, what the page says of it
     ("README.md", "seeds.json", results),
     ("README.md", "study/seeds-1998.json", results),
@@ -130,7 +116,6 @@ SAID = [  # page, file in Record/, what the page says of it
     ("docs/1998.md", "study/seeds-1998.json", by_1998),
     ("docs/speed.md", "study/benchmark.json", steps),
     ("docs/speed.md", "study/benchmark.json", program),
-    ("docs/reference.md", "study/faults.json", faults),
 ]
 
 
