@@ -109,9 +109,9 @@ class Child:
 
 
 @pytest.fixture(scope="session")
-def forkserver(environment, trained):  # whatever is compiled for a training is compiled by then
+def forkserver(environment, trained):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["faults.conftest", "torch._dynamo"])  # which an optimizer imports
+    context.set_forkserver_preload(["faults.warm"])
     with pytest.MonkeyPatch.context() as patch:
         paths = os.pathsep.join(map(str, (ROOT, Path(__file__).parents[1])))
         for key, value in {**environment, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}.items():
@@ -248,7 +248,3 @@ def limit_memory(more):
     """Let the process take this many bytes more than it has."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit("RLIMIT_AS", pages * resource.getpagesize() + more)
-
-
-for subset in "train", "test":
-    digits(subset)  # where this module is loaded before the processes are forked, none of them has to
