@@ -46,7 +46,9 @@ class Recipe:
             "factor": self.factor is None or 0 < self.factor < 1e9,
             "average": isinstance(self.average, bool),
             "distort": isinstance(self.distort, bool),
-            "start": self.start.get("bound", "1/sqrt(F)") in BOUNDS and 0 < self.start.get("coefficient", 1) < 1e9,
+            "start": set(self.start) <= {"bound", "coefficient"}
+            and self.start.get("bound", "1/sqrt(F)") in BOUNDS
+            and 0 < self.start.get("coefficient", 1) < 1e9,
             "strength": 0 <= self.strength <= 10,
             "elastic": 0 <= self.elastic <= 10,
         }.items():

@@ -334,11 +334,13 @@ def test_without_mnist_and_network_the_digits_do_and_this_is_said(command, call,
 
 
 @pytest.mark.parametrize("choice", ["auto", "mnist"])
-def test_damaged_data_never_lead_to_the_digits(choice, call, tiny_mnist, tmp_path):
+def test_damaged_or_incomplete_data_never_lead_to_the_digits(choice, call, tiny_mnist, tmp_path):
     archive = tiny_mnist / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz"
     archive.write_bytes(archive.read_bytes()[:-1])
     for script in TRAIN, TEST:
         call(script, "--dataset", choice, "--data-dir", tiny_mnist).refused(archive, "damaged", "delete it")
+    archive.unlink()  # three of four files
+    call(TRAIN, "--dataset", choice, "--data-dir", tiny_mnist).refused(archive, "is missing")
     assert not (tmp_path / "Record").exists()
 
 

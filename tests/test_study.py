@@ -69,13 +69,6 @@ def test_a_study_goes_on_where_it_stopped(tmp_path):
     assert [run["accuracy"] for run in read(path)["runs"]] == [0.5, 0.6, 0.7]
 
 
-def test_a_broken_worker_loses_no_finished_run(tmp_path):
-    path = tmp_path / "study.json"
-    with pytest.raises(KeyboardInterrupt):
-        Study(path, "the command").finish(TASKS, stopped, 2)
-    assert {run["seed"] for run in read(path)["runs"]} <= {0, 1}
-
-
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "{}", '{"runs": 1}', '{"runs": [1]}', '{"runs": [{}]}', "\xff", "[" * 10**5]
 )

@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import random
+import re
 import time
 
 import pytest
@@ -24,11 +25,11 @@ def header_end(content):
 
 
 def flip_a_bit(rng, content):
-    """In the header, which has the sizes, names and text, or in a tensor."""
+    """In the header, which has the sizes, names and text, in a number's last digit or the metadata, or in a tensor."""
     content, end = bytearray(content), header_end(content)
-    content[rng.choice([rng.randrange(8), rng.randrange(end), rng.randrange(end, len(content))])] ^= 1 << rng.randrange(
-        8
-    )
+    digits = [match.end() - 1 for match in re.finditer(rb"\d\.\d{9,}|\"pt", content[:end])]
+    place = rng.choice([rng.randrange(8), rng.randrange(end), rng.choice(digits), rng.randrange(end, len(content))])
+    content[place] ^= 1 << (rng.randrange(8) if place not in digits else 0)
     return bytes(content)
 
 
