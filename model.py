@@ -270,7 +270,7 @@ def layer_table(model: LeNet5) -> dict[str, tuple[tuple[int, ...], int, int]]:
     return table
 
 
-# The paper's own figures (section II.B), and the README's for the default network, which differs in its output only.
+# The paper's own figures (section II.B), and docs/network.md's for the default network: only its output differs.
 PAPER = {
     "c1": ((6, 28, 28), 156, 122_304),
     "s2": ((6, 14, 14), 12, 5_880),
@@ -280,7 +280,7 @@ PAPER = {
     "f6": ((84,), 10_164, 10_164),
     "output": ((10,), 0, 840),
 }
-README = {**PAPER, "output": ((10,), 850, 850)}
+NETWORK_MD = {**PAPER, "output": ((10,), 850, 850)}
 
 
 def print_comparison(title: str, model: LeNet5, source: str, expected: dict) -> bool:
@@ -298,5 +298,5 @@ def print_comparison(title: str, model: LeNet5, source: str, expected: dict) -> 
 
 if __name__ == "__main__":
     published = print_comparison('As published: LeNet5(output="rbf")', LeNet5(output="rbf"), "paper", PAPER)
-    default = print_comparison("The default: LeNet5()", LeNet5(), "README", README)
+    default = print_comparison("The default: LeNet5()", LeNet5(), "docs/network.md", NETWORK_MD)
     sys.exit(0 if published and default else 1)

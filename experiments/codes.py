@@ -14,6 +14,7 @@ PATH = utils.RECORD / "study" / "codes.png"
 
 @plots.style()
 def main():
+    utils.Parser(description=__doc__.splitlines()[0]).parse_args()
     codes = digit_codes()
     distances = (codes.unsqueeze(1) != codes).sum(2)  # (10, 10) pixels that differ
     least = int(distances[~torch.eye(10, dtype=torch.bool)].min())

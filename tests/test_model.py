@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import model
-from model import ACTIVATION, CONNECTION, OUTPUT, PAPER, README, SUBSAMPLING, TABLE_I, LeNet5
+from model import ACTIVATION, CONNECTION, NETWORK_MD, OUTPUT, PAPER, SUBSAMPLING, TABLE_I, LeNet5
 
 SIMPLIFIED = {"subsampling": "average", "connection": "full", "activation": "tanh"}
 COUNTS = [({}, 60_850), ({"output": "rbf"}, 60_000), (SIMPLIFIED, 61_706), ({"connection": "full"}, 61_750)]
@@ -25,7 +25,7 @@ def test_parameter_counts(options, parameters):
 
 def test_both_networks_layer_by_layer():
     published, default = model.layer_table(LeNet5(output="rbf")), model.layer_table(LeNet5())
-    assert published == PAPER and default == README
+    assert published == PAPER and default == NETWORK_MD
     assert [sum(row[i] for row in published.values()) for i in (1, 2)] == [60_000, 340_908]
 
 
