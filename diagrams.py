@@ -149,7 +149,7 @@ def layer_states(
     probabilities = states["output"].softmax(1).numpy(force=True)[0]
     digit, runner_up = np.argsort(-probabilities)[:2]
     first, second = (f"{100 * probabilities[i]:.1f} %" for i in (digit, runner_up))
-    name = (name if len(name) <= 40 else f"…{name[-39:]}").replace("$", r"\$")
+    name = (name if len(name) <= 36 else f"…{name[-35:]}").replace("$", r"\$")
     subtitle = f"probability {first}; runner-up {runner_up}, {second}"
     axes = plots.canvas(plots.new_figure(f"{name}: read as {digit}", subtitle, height=6.05))
     plots.draw_picture(axes, picture, "the picture", 28, TOP)

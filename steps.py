@@ -232,7 +232,9 @@ def distance(state, recipe: Recipe, take: Callable) -> float:
 def notice_of_compiling(cached: bool):
     """Say so if what is done takes longer than loading machine code from numba's cache does."""
     again = "once" if cached else "at each start, since numba finds no folder for its cache (NUMBA_CACHE_DIR names one)"
-    timer = threading.Timer(1.5, print, [f"compiling the loops of kernels.py, {again}; this takes some 20 s ..."])
+    timer = threading.Timer(
+        1.5, print, [f"compiling the loops of kernels.py, {again}; this takes about half a minute ..."]
+    )
     timer.daemon = True
     timer.start()
     try:

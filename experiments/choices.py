@@ -14,7 +14,7 @@ import checkpoint
 import mnist
 import plots
 import utils
-from experiments.study import Study, arguments, mean_and_deviation
+from experiments.study import Study, arguments, by_variant, table
 from recipes import RECIPES, Recipe
 from training import train
 
@@ -98,25 +98,9 @@ def measure(data_dir: Path, task: dict) -> dict:
 
 
 def summarize(runs: list[dict]) -> dict:
-    """Of each variant the seeds, how many of them diverged, and mean and deviation of the others."""
-    found = {}
-    for name in [name for name in VARIANTS if any(run["variant"] == name for run in runs)]:
-        own = [run for run in runs if run["variant"] == name]
-        diverged = sum(run["accuracy"] is None for run in own)
-        found[name] = {"seeds": len(own), "diverged": diverged, **mean_and_deviation(own)}
-    return {"variants": found}
-
-
-def table(found: dict[str, dict]) -> str:
-    """The summary in Markdown, errors in %."""
-    lines = ["| variant | seeds | held-out error, % | last weights, % |", "|---|---:|---:|---:|"]
-    for name, row in found.items():
-        if row["diverged"]:
-            errors = [f"{row['diverged']} of {row['seeds']} diverged", ""]
-        else:
-            errors = [f"{100 - 100 * row[p + 'mean']:.2f} ± {100 * row[p + 'deviation']:.2f}" for p in ("", "last_")]
-        lines.append(f"| {name} | {row['seeds']} | {' | '.join(errors)} |")
-    return "\n".join(lines)
+    """The variants that were tried, in the order of VARIANTS."""
+    found = by_variant(runs)
+    return {"variants": {name: found[name] for name in VARIANTS if name in found}}
 
 
 @plots.style()

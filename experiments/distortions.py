@@ -23,7 +23,7 @@ import mnist
 import plots
 import utils
 from distortions import SCALING, SHEARING, SQUEEZING, TRANSLATION, distort
-from experiments.study import Study, arguments, mean_and_deviation
+from experiments.study import Study, arguments, by_variant, table
 from model import pad
 from recipes import RECIPES, Recipe
 from training import train
@@ -135,30 +135,13 @@ def standing(row: dict) -> float:
 
 
 def summarize(runs: list[dict]) -> dict:
-    """Of each variant the seeds, how many of them diverged, and mean and deviation of the others; of each recipe the
-    variant that leads."""
-    found, leading = {}, {}
-    for name in dict.fromkeys(run["variant"] for run in runs):
-        own = [run for run in runs if run["variant"] == name]
-        diverged = sum(run["accuracy"] is None for run in own)
-        found[name] = {"seeds": len(own), "diverged": diverged, **mean_and_deviation(own)}
+    """The variants, and of each recipe the one that leads."""
+    found, leading = by_variant(runs), {}
     for name, row in found.items():
         part = name.split(",")[0]
         if part not in leading or standing(row) > standing(found[leading[part]]):
             leading[part] = name
     return {"variants": found, "leading": leading}
-
-
-def table(found: dict[str, dict]) -> str:
-    """The summary in Markdown, errors in %."""
-    lines = ["| variant | seeds | held-out error, % | last weights, % |", "|---|---:|---:|---:|"]
-    for name, row in found.items():
-        if row["diverged"]:
-            errors = [f"{row['diverged']} of {row['seeds']} diverged", ""]
-        else:
-            errors = [f"{100 - 100 * row[p + 'mean']:.2f} ± {100 * row[p + 'deviation']:.2f}" for p in ("", "last_")]
-        lines.append(f"| {name} | {row['seeds']} | {' | '.join(errors)} |")
-    return "\n".join(lines)
 
 
 # Pixels of the figure: of the names' column, from one picture to the next, and of its side, four for each of its 32.

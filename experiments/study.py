@@ -89,6 +89,29 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def by_variant(runs: list[dict]) -> dict[str, dict]:
+    """Of each variant the seeds, how many of them diverged (their accuracy is None), and mean and deviation of the
+    others."""
+    found = {}
+    for name in dict.fromkeys(run["variant"] for run in runs):
+        own = [run for run in runs if run["variant"] == name]
+        diverged = sum(run["accuracy"] is None for run in own)
+        found[name] = {"seeds": len(own), "diverged": diverged, **mean_and_deviation(own)}
+    return found
+
+
+def table(variants: dict[str, dict]) -> str:
+    """What by_variant gives, of held-out digits, in Markdown; errors in %."""
+    lines = ["| variant | seeds | held-out error, % | last weights, % |", "|---|---:|---:|---:|"]
+    for name, row in variants.items():
+        if row["diverged"]:
+            errors = [f"{row['diverged']} of {row['seeds']} diverged", ""]
+        else:
+            errors = [f"{100 - 100 * row[p + 'mean']:.2f} ± {100 * row[p + 'deviation']:.2f}" for p in ("", "last_")]
+        lines.append(f"| {name} | {row['seeds']} | {' | '.join(errors)} |")
+    return "\n".join(lines)
+
+
 def arguments(description: str) -> utils.Parser:
     """The options that every study on MNIST has: --data-dir and --jobs."""
     parser = utils.Parser(description=description)
