@@ -10,55 +10,33 @@ import dataclasses
 import functools
 from pathlib import Path
 
-import checkpoint
 import mnist
 import plots
 import utils
-from experiments.study import Study, arguments, by_variant, table
+from experiments.study import HELD_OUT, Study, arguments, by_variant, table, train_on_the_rest
 from recipes import RECIPES, Recipe
-from training import train
 
 PATH = utils.RECORD / "study" / "choices.json"
 SEEDS = (0, 1, 2)
-HELD_OUT = 5000
-SIMPLIFIED = {"subsampling": "average", "connection": "full", "activation": "tanh"}
-ADAM, BY_1998 = RECIPES["adam"], RECIPES["1998"]
-BY_8 = dataclasses.replace(BY_1998, batch_size=8)  # patterns a step: the 20 passes in a quarter of the time
-
-
-def start(bound: str, coefficient: float) -> dict:
-    return {"bound": bound, "coefficient": coefficient}
+STARTS = (("2.4/F", 0.25), ("2.4/F", 1.0), ("1/sqrt(F)", 0.25), ("1/sqrt(F)", 1.0))  # bound, coefficient
 
 
 def variants() -> dict[str, Recipe]:
     """Everything that is tried, by name."""
-    change = dataclasses.replace
+    adam, by_1998 = RECIPES["adam"], RECIPES["1998"]
     found = {}
-    for epochs, bound, coefficients in (
-        (20, "2.4/F", (0.25, 1.0)),
-        (20, "1/sqrt(F)", (0.25, 1.0)),
-        (8, "2.4/F", (0.25,)),
-        (8, "1/sqrt(F)", (0.5, 1.0, 2.0)),
-        (8, "sqrt(3/F)", (0.25, 0.5, 1.0)),
-    ):
-        for c in coefficients:
-            recipe = change(ADAM, learning_rates=ADAM.learning_rates[:epochs], start=start(bound, c))
-            found[f"adam, {epochs} epochs, start {bound}, coefficient {c}"] = recipe
-    found["adam, 20 epochs, 61,706 parameters"] = change(ADAM, network=SIMPLIFIED)
-    for bound, c, factors in (
-        ("2.4/F", 0.25, (1.0, 0.1, 0.05, 0.025)),
-        ("2.4/F", 1.0, (1.0, 0.025)),
-        ("1/sqrt(F)", 0.25, (1.0, 0.1, 0.05)),
-        ("1/sqrt(F)", 0.7, (1.0, 0.2, 0.05)),
-        ("1/sqrt(F)", 1.0, (1.0, 0.2, 0.05, 0.025)),
-    ):
-        for factor in factors:
-            recipe = change(BY_8, factor=factor, start=start(bound, c))
-            found[f"1998, start {bound}, coefficient {c}, factor {factor}"] = recipe
-    found["1998, j 0.1"] = change(BY_8, j=0.1)
-    found["1998, j 10"] = change(BY_8, j=10.0)
-    found["1998, eq. 8"] = change(BY_8, loss="eq. 8", j=None)
-    found["1998, one pattern a step"] = BY_1998
+    for recipe in adam, by_1998:
+        for bound, coefficient in STARTS:
+            name = f"{recipe.name}, start {bound}, coefficient {coefficient}"
+            found[name] = dataclasses.replace(recipe, start={"bound": bound, "coefficient": coefficient})
+    for factor in (1.0, 0.2, 0.025):
+        found[f"1998, factor {factor}"] = dataclasses.replace(by_1998, factor=factor)
+    found["1998, start 2.4/F, coefficient 0.25, factor 1.0"] = dataclasses.replace(
+        by_1998, factor=1.0, start={"bound": "2.4/F", "coefficient": 0.25}
+    )
+    found["1998, j 0.1"] = dataclasses.replace(by_1998, j=0.1)
+    found["1998, j 10"] = dataclasses.replace(by_1998, j=10.0)
+    found["1998, eq. 8"] = dataclasses.replace(by_1998, loss="eq. 8", j=None)
     return found
 
 
@@ -76,25 +54,9 @@ def main():
         for name in args.variants or VARIANTS
         for seed in SEEDS
     ]
-    study.finish(tasks, functools.partial(measure, args.data_dir), args.jobs)
+    study.finish(tasks, functools.partial(train_on_the_rest, "mnist", args.data_dir), args.jobs)
     draw(PATH.with_suffix(".png"), study.runs)
     print(table(study.content()["variants"]))
-
-
-def measure(data_dir: Path, task: dict) -> dict:
-    """Train on the rest; held-out accuracies of the weights reported and of the last ones, None if training diverges,
-    and with the 1998 recipe the smallest and largest step of the first pass."""
-    images, labels = mnist.load_dataset("mnist", data_dir, "train")
-    rest, held_out = [(images[part], labels[part]) for part in (slice(-HELD_OUT), slice(-HELD_OUT, None))]
-    try:
-        *_, trained = train(Recipe.from_json(task["recipe"]), "mnist", task["seed"], rest, held_out)
-    except utils.UserError:
-        return {"accuracy": None, "last_accuracy": None}
-    result = {
-        "accuracy": trained.history[-1]["test_accuracy"],
-        "last_accuracy": utils.accuracy(checkpoint.network(trained, "last"), *held_out),
-    }
-    return result | {key: row for key, row in trained.history[0].items() if key == "step_range"}
 
 
 def summarize(runs: list[dict]) -> dict:

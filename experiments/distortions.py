@@ -18,18 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-import checkpoint
 import mnist
 import plots
 import utils
 from distortions import SCALING, SHEARING, SQUEEZING, TRANSLATION, distort
-from experiments.study import Study, arguments, by_variant, table
+from experiments.study import Study, arguments, by_variant, table, train_on_the_rest
 from model import pad
 from recipes import RECIPES, Recipe
-from training import train
 
 SEEDS = (0, 1, 2)
-HELD_OUT = 5000
 PARTS = ("figure", "adam", "1998", "best")
 
 
@@ -95,7 +92,7 @@ def main():
             for recipe in recipes
             for seed in (SEEDS[:1] if args.tiny else SEEDS)
         ]
-        study.finish(tasks, functools.partial(measure, dataset, args.data_dir), args.jobs)
+        study.finish(tasks, functools.partial(train_on_the_rest, dataset, args.data_dir), args.jobs)
 
     for part in [part for part in parts if part != "figure"]:
         run(strengths(part))
@@ -104,23 +101,6 @@ def main():
             run(schedules(leader(study.runs, part)))
     if study.runs:
         print(table(study.content()["variants"]))
-
-
-def measure(dataset: str, data_dir: Path, task: dict) -> dict:
-    """Train on the rest; held-out accuracies of the weights reported and of the last ones, None if training diverges,
-    and the seconds of the epochs' training."""
-    images, labels = mnist.load_dataset(dataset, data_dir, "train")
-    count = HELD_OUT if dataset == "mnist" else 200
-    rest, held_out = [(images[part], labels[part]) for part in (slice(-count), slice(-count, None))]
-    try:
-        *_, trained = train(Recipe.from_json(task["recipe"]), dataset, task["seed"], rest, held_out)
-    except utils.UserError:
-        return {"accuracy": None, "last_accuracy": None}
-    return {
-        "accuracy": trained.history[-1]["test_accuracy"],
-        "last_accuracy": utils.accuracy(checkpoint.network(trained, "last"), *held_out),
-        "seconds": sum(row["seconds"] for row in trained.history),
-    }
 
 
 def leader(runs: list[dict], part: str) -> Recipe:
