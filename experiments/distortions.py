@@ -38,20 +38,20 @@ def strengths(part: str) -> list[Recipe]:
     """What is tried with a recipe, weak to strong; "best" is the default recipe with ReLU in place of squashing."""
     if part == "best":
         relu = dataclasses.replace(RECIPES["adam"], name="best", network={"activation": "relu"})
-        return [strengthened(relu, strength) for strength in (0, 0.7, 1.0, 1.3, 1.6)]
+        return [strengthened(relu, strength) for strength in (0, 0.7, 1.0, 1.3)]
     tried = {"adam": (0, 0.5, 0.7, 1.0, 1.3), "1998": (0, 0.35, 0.5, 0.7, 1.0)}
     return [strengthened(RECIPES[part], strength) for strength in tried[part]]
 
 
 def elastics(recipe: Recipe) -> list[Recipe]:
-    return [dataclasses.replace(recipe, distort=True, elastic=elastic) for elastic in (0.5, 1.0, 1.5)]
+    return [dataclasses.replace(recipe, distort=True, elastic=elastic) for elastic in (0.5, 1.0)]
 
 
 def schedules(recipe: Recipe) -> list[Recipe]:
     """The recipe with the learning rate along half a cosine down to nearly 0."""
     return [
         dataclasses.replace(recipe, batch_size=batch_size, learning_rates=cosine(epochs, rate))
-        for epochs, batch_size, rate in itertools.product((20, 40, 60), (32, 64), (0.0005, 0.001))
+        for epochs, batch_size, rate in ((20, 32, 0.001), (40, 32, 0.001), (60, 32, 0.001), (60, 64, 0.002))
     ]
 
 
