@@ -13,7 +13,6 @@ read the held-out digits best before.
 import dataclasses
 import functools
 import itertools
-import math
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ import utils
 from distortions import SCALING, SHEARING, SQUEEZING, TRANSLATION, distort
 from experiments.study import Study, arguments, by_variant, table, train_on_the_rest
 from model import pad
-from recipes import RECIPES, Recipe
+from recipes import RECIPES, Recipe, cosine
 
 SEEDS = (0, 1, 2)
 PARTS = ("figure", "adam", "1998", "best")
@@ -39,7 +38,7 @@ def strengths(part: str) -> list[Recipe]:
     if part == "best":
         relu = dataclasses.replace(RECIPES["adam"], name="best", network={"activation": "relu"})
         return [strengthened(relu, strength) for strength in (0, 0.7, 1.0, 1.3)]
-    tried = {"adam": (0, 0.5, 0.7, 1.0, 1.3), "1998": (0, 0.35, 0.5, 0.7, 1.0)}
+    tried = {"adam": (0, 0.5, 0.7, 1.0, 1.3), "1998": (0, 0.35, 0.5, 0.7)}
     return [strengthened(RECIPES[part], strength) for strength in tried[part]]
 
 
@@ -53,10 +52,6 @@ def schedules(recipe: Recipe) -> list[Recipe]:
         dataclasses.replace(recipe, batch_size=batch_size, learning_rates=cosine(epochs, rate))
         for epochs, batch_size, rate in ((20, 32, 0.001), (40, 32, 0.001), (60, 32, 0.001), (60, 64, 0.002))
     ]
-
-
-def cosine(epochs: int, rate: float) -> tuple[float, ...]:
-    return tuple(rate * (1 + math.cos(math.pi * epoch / epochs)) / 2 for epoch in range(epochs))
 
 
 def shortened(recipe: Recipe) -> Recipe:

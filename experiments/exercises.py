@@ -39,7 +39,8 @@ WIRING = {"table": TABLE_I, "groups": GROUPS, "full": (tuple(range(6)),) * 16}
 
 def variants(epochs: int) -> dict[str, Recipe]:
     """What is trained for the exercises, by name."""
-    default = RECIPES["adam"].override(epochs=epochs, batch_size=None, lr=None)
+    adam = dataclasses.replace(RECIPES["adam"], distort=False, strength=1.0)  # the digits as they are
+    default = adam.override(epochs=epochs)
     rate = default.learning_rates[0]
     falling = tuple(rate * (epochs - epoch) / epochs for epoch in range(epochs))
     return {

@@ -15,7 +15,7 @@ from tqdm import tqdm
 import checkpoint
 import mnist
 import utils
-from recipes import Recipe
+from recipes import RECIPES, Recipe, record_dir
 from training import train
 from utils import UserError
 
@@ -115,6 +115,41 @@ def train_on_the_rest(dataset: str, data_dir: Path, task: dict) -> dict:
         "seconds": sum(row["seconds"] for row in trained.history),
     }
     return result | {key: row for key, row in trained.history[0].items() if key == "step_range"}
+
+
+def seeds_path(recipe: Recipe, plain: bool = False) -> Path:
+    """The file of a recipe's runs with several seeds on MNIST: Record/seeds.json for the default recipe."""
+    names = record_dir(recipe, "mnist").relative_to(utils.RECORD).parts + ("plain",) * plain
+    return utils.RECORD.joinpath(*(["study"] if names else []), "-".join(["seeds", *names]) + ".json")
+
+
+# What the study compares: by the name that figures and tables give it, a recipe and whether it distorts the digits.
+COMPARED = {
+    "default": ("adam", True),
+    "default, digits as they are": ("adam", False),
+    "best": ("best", True),
+    "1998": ("1998", False),
+    "1998, distorted": ("1998", True),
+}
+
+
+def compared(name: str) -> Recipe:
+    recipe, distort = COMPARED[name]
+    return RECIPES[recipe].override(distort=distort)
+
+
+def seeds_of(name: str) -> list[dict]:
+    """The runs of one of COMPARED that `experiments.seeds` made, in the order of their seeds.
+
+    Raises UserError, with the command to give, if there are none.
+    """
+    recipe = compared(name)
+    path = seeds_path(recipe)
+    runs = Study(path, "", recipe=recipe.to_json()).runs
+    if not runs:
+        flag = "--distort" if recipe.distort else "--no-distort"
+        raise UserError(f"{path} is missing; make it with: python -m experiments.seeds --recipe {recipe.name} {flag}")
+    return sorted(runs, key=lambda run: run["seed"])
 
 
 def by_variant(runs: list[dict]) -> dict[str, dict]:

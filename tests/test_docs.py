@@ -131,7 +131,8 @@ def test_a_page_says_what_was_measured(page, name, texts):
 def block(name):
     """The table of a block, made again from its JSON file by the experiment that prints it."""
     experiment, _, part = name.partition(": ")
-    module, content = importlib.import_module(f"experiments.{experiment}"), record(f"study/{experiment}.json")
+    module = importlib.import_module(f"experiments.{experiment}")
+    content = record("seeds.json" if experiment == "seeds" else f"study/{experiment}.json")
     return module.tables(content)[part] if part else module.table(module.summarize(content["runs"])["variants"])
 
 

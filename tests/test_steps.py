@@ -22,7 +22,7 @@ from recipes import RECIPES
 from training import State, train
 
 # With a new learning rate in the third epoch; an epoch has steps of 25 recorded ones, others, and a smaller batch.
-ADAM = dataclasses.replace(RECIPES["adam"], learning_rates=(0.0005, 0.0005, 0.0002), batch_size=8)
+ADAM = dataclasses.replace(RECIPES["adam"], learning_rates=(0.0005, 0.0005, 0.0002), batch_size=8, distort=False)
 OF_1998 = dataclasses.replace(RECIPES["1998"], learning_rates=(0.0005, 0.0005, 0.0002))
 RECIPE = pytest.mark.parametrize("recipe", [ADAM, OF_1998], ids=["adam", "1998"])
 

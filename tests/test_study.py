@@ -7,14 +7,16 @@ import statistics
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import checkpoint
 import mnist as datasets
 import plots
 import training
-from experiments import own_pictures, seeds
-from experiments.study import Study, mean_and_deviation
+from experiments import distortions, errors, own_pictures, passes, robustness, seeds, set_size
+from experiments.study import COMPARED, Study, compared, mean_and_deviation, seeds_path
+from model import pad
 from recipes import RECIPES, Recipe
 from utils import UserError
 
@@ -126,8 +128,87 @@ def test_a_finished_checkpoint_counts_as_a_run_unless_plain_is_asked_for(run, ti
     run("--seeds", 0, 1).succeeded()
     assert [row["seconds"] == 77 for row in read(tmp_path / "Record" / "seeds.json")["runs"]] == [True, False]
     run("--seeds", 0, "--plain").succeeded()
-    found = read(tmp_path / "Record" / "study" / "seeds-adam-plain.json")
+    found = read(tmp_path / "Record" / "study" / "seeds-plain.json")
     assert found["command"] == "python -m experiments.seeds --plain" and found["runs"][0]["seconds"] != 77
+
+
+@pytest.fixture
+def two_seeds(tmp_path, monkeypatch):
+    """Files as experiments.seeds writes them, of two seeds and ten passes for each recipe."""
+    monkeypatch.chdir(tmp_path)
+    history = [{"train_accuracy": 0.9, "test_accuracy": 0.8}] + 9 * [{"train_accuracy": 0.95, "test_accuracy": 0.9}]
+    for i, name in enumerate(COMPARED):
+        recipe = compared(name)
+        study = Study(seeds_path(recipe), "", recipe=recipe.to_json())
+        for seed, misread in (0, [7, 10 + i]), (1, [7, 20]):
+            rows = [{**row, "test_accuracy": row["test_accuracy"] + 0.02 * seed} for row in history]
+            study.add({"seed": seed, "accuracy": 0.9998, "misread": misread, "history": rows, "seconds": 1.0})
+
+
+def test_passes_are_the_mean_and_range_of_the_seeds(run_main, two_seeds, tmp_path):
+    run_main(passes.main).succeeded()
+    curves = read(tmp_path / "Record" / "study" / "passes.json")["recipes"]
+    assert curves.keys() == COMPARED.keys()
+    test = curves["best"]["test"]
+    assert test["mean"] == pytest.approx([0.19] + 9 * [0.09]) and test["least"][:2] == pytest.approx([0.18, 0.08])
+    seeds_path(compared("best")).unlink()
+    run_main(passes.main).refused("seeds-best.json is missing", "--recipe best --distort")
+
+
+def test_errors_that_seeds_and_recipes_share(run_main, two_seeds, mnist, tmp_path):
+    run_main(errors.main, "--data-dir", mnist).succeeded()
+    found = read(tmp_path / "Record" / "study" / "errors.json")
+    assert found["by_all"] == [7] and found["networks"] == 10
+    assert found["recipes"]["1998"] == {"errors": {"0": 2, "1": 2}, "by_all_seeds": 1, "by_any_seed": 3}
+    assert len(found["comparisons"]) == 20
+
+
+def test_mcnemar_by_hand():
+    assert errors.mcnemar({1, 2, 3}, {3}) == {"only_one": 2, "only_other": 0, "p": 0.5}
+    assert errors.mcnemar(set(range(10)), {20}) == {"only_one": 10, "only_other": 1, "p": 24 / 2**11}
+    assert errors.mcnemar({1}, {1})["p"] == 1
+
+
+def test_set_sizes_and_their_runs_with_all_digits(run_main, two_seeds, tmp_path, monkeypatch):
+    monkeypatch.setattr(set_size, "ALL", 200)
+    run_main(set_size.main, "--tiny", "--jobs", 1).succeeded()
+    found = read(tmp_path / "Record" / "tiny" / "set_size.json")["errors"]
+    for sizes in found.values():
+        assert sizes["200"]["mean"] == 0.9998  # from the file of its seeds
+        assert sizes["100"]["seeds"] == 1 and 0 < sizes["100"]["mean"] < 0.9
+
+
+def test_digits_changed_on_purpose():
+    digit = pad(datasets.load_dataset("digits", None, "test")[0][:1])
+    assert torch.equal(robustness.rotate(digit, 90), digit.rot90(-1, (1, 2)))
+    assert torch.equal(robustness.move(digit, 3), digit.roll(3, 2))
+    assert torch.equal(robustness.thicken(robustness.enlarge(digit, 1), 0), digit)
+    dot = torch.zeros(1, 32, 32, dtype=torch.uint8)
+    dot[0, 10, 10] = 200
+    assert robustness.thicken(dot, 1).count_nonzero() == 5 and not robustness.thicken(dot, -1).any()
+    assert robustness.thicken(dot, 0.5)[0, 9, 10] == 100
+    assert (
+        0.15 < (robustness.add_noise(torch.full((9, 32, 32), 99, dtype=torch.uint8), 0.2) != 99).float().mean() < 0.25
+    )
+
+
+def test_robustness_reads_each_change(run_main, tmp_path, monkeypatch):
+    for name in "translation", "stroke width":
+        monkeypatch.delitem(robustness.CHANGES, name)
+    run_main(robustness.main, "--tiny", "--jobs", 1).succeeded()
+    runs = read(tmp_path / "Record" / "tiny" / "robustness.json")["runs"]
+    accuracy = {(run["change"], run["amount"]): run["accuracy"] for run in runs if run["network"] == "default"}
+    assert accuracy["rotation", 0] == accuracy["scale", 1] == accuracy["noise", 0] > accuracy["rotation", 60]
+    assert len(accuracy) == sum(len(amounts) for _, amounts, *_ in robustness.CHANGES.values())
+
+
+def test_the_strength_of_distortions_is_chosen_on_held_out_digits(run_main, tmp_path, monkeypatch):
+    load = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda *which: load(*which) if which[2] == "train" else never(which))
+    run_main(distortions.main, "adam", "figure", "--tiny", "--jobs", 1).succeeded()
+    found = read(tmp_path / "Record" / "tiny" / "distortions.json")
+    assert len(found["variants"]) == 5 and found["leading"]["adam"] in found["variants"]
+    assert (tmp_path / "Record" / "tiny" / "distortions.png").exists()
 
 
 def test_ones_own_pictures(run_main, mnist, monkeypatch, tmp_path):

@@ -17,7 +17,7 @@ from model import LeNet5, pad, scale
 from recipes import RECIPES
 from training import State, train
 
-ADAM = dataclasses.replace(RECIPES["adam"], learning_rates=(0.0005,) * 3)
+ADAM = dataclasses.replace(RECIPES["adam"], learning_rates=(0.0005,) * 3, distort=False)
 OF_1998 = dataclasses.replace(RECIPES["1998"], learning_rates=(0.0005, 0.0005, 0.0002))
 SIMPLIFIED = {"subsampling": "average", "connection": "full", "activation": "relu"}
 RECIPE = pytest.mark.parametrize("recipe", [ADAM, OF_1998], ids=["adam", "1998"])
