@@ -1,80 +1,45 @@
 """Scripts in processes of their own, forked from one that has done the imports, and hindered as a test likes."""
 
 import contextlib
-import errno
-import functools
 import importlib
-import io
 import itertools
 import multiprocessing
 import os
 import signal
 import sys
 import time
-import traceback
 from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Result
+from conftest import ROOT, Result, digits, few_digits, run_here
 from PIL import Image
 
 import checkpoint
 import ClassifyTask_test
 import diagrams
 import mnist as datasets
-import plots
-import utils
 
 if sys.platform != "win32":
     import resource
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs processes that are forked and killed as in POSIX")
-LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the limits that Linux sets to a process")
 
 TRAIN, TEST, PREDICT = (f"ClassifyTask_{name}.py" for name in ("train", "test", "predict"))
 DIGITS = ("--dataset", "digits")
 FILE = checkpoint.FILE
 EPOCHS = 5
 
-load_dataset = datasets.load_dataset
-
-
-@functools.cache
-def digits(subset):
-    count = {"train": 96, "test": 100}[subset]
-    return [tensor[:count] for tensor in load_dataset("digits", None, subset)]
-
-
-def few_digits(name, data_dir, subset):
-    """In the place of mnist.load_dataset: a few of the digits, read once, before the processes are forked."""
-    return digits(subset) if name == "digits" else load_dataset(name, data_dir, subset)
-
-
-def run_here(script, *arguments) -> Result:
-    """Run a script in this process."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace") for _ in range(2))
-    sys.argv = [script, *map(str, arguments)]
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            utils.run_script(importlib.import_module(Path(script).stem).main)
-        except SystemExit as stop:
-            status = stop.code or 0
-        except Exception:
-            traceback.print_exc()
-            status = 1
-    for stream in out, err:
-        stream.flush()
-    return Result(status, out.buffer.getvalue().decode(), err.buffer.getvalue().decode())
-
 
 def perform(connection, folder, hinder, script, arguments):
     """What a child does: say that it begins, run the script, and send what came of it."""
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore Ctrl-C
     datasets.load_dataset = few_digits
     hinder()
     connection.send("begun")
-    connection.send(run_here(script, *arguments))
+    main = importlib.import_module(Path(script).stem).main
+    connection.send(run_here(main, script, *arguments))
 
 
 def nothing():
@@ -138,18 +103,12 @@ def child(forkserver, tmp_path):
 
 
 @pytest.fixture
-def here(environment, monkeypatch, tmp_path):
-    """Runs a script in this process, in a folder with a picture, on few digits and without figures."""
-    for key, value in environment.items():
-        monkeypatch.setenv(key, value)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", sys.argv)
+def here(call, monkeypatch):
+    """Runs a script in this process, in an empty folder, on few digits and without figures."""
     monkeypatch.setattr(datasets, "load_dataset", few_digits)
     monkeypatch.setattr(ClassifyTask_test, "draw", lambda *arguments: None)
     monkeypatch.setattr(diagrams, "layer_states", lambda path, *content: path.write_bytes(b"a figure"))
-    before = signal.getsignal(signal.SIGTERM)
-    yield run_here
-    signal.signal(signal.SIGTERM, before)
+    return call
 
 
 def write_picture(path):
@@ -180,8 +139,8 @@ def stop_after(epoch):
     checkpoint.save = save_and_stop
 
 
-def at_moment(number, act, after=True):
-    """Do something at a moment of the writing: before, within and after each of its steps, counted over all files."""
+def at_moment(number, act):
+    """Do something at a moment of the writing: before, within or after one of its steps, counted over all files."""
     moments = itertools.count(1)
 
     def moment():
@@ -191,10 +150,7 @@ def at_moment(number, act, after=True):
     def stepwise(function):
         def step(*arguments, **options):
             moment()
-            result = function(*arguments, **options)
-            if after:
-                moment()
-            return result
+            return function(*arguments, **options)
 
         return step
 
@@ -205,7 +161,6 @@ def at_moment(number, act, after=True):
                 moment()
                 file.write(part)
                 file.flush()
-        moment()
 
     Path.write_bytes = write_bytes
     for name in "mkdir", "fsync", "replace":
@@ -214,37 +169,28 @@ def at_moment(number, act, after=True):
 
 def slow_disk(seconds):
     """So that most of the time goes into writing."""
+
+    def slowly(function, *arguments, **options):
+        time.sleep(seconds)
+        return function(*arguments, **options)
+
     for name in "mkdir", "fsync", "replace":
-        function = getattr(os, name)
-        setattr(os, name, lambda *a, function=function, **k: (time.sleep(seconds), function(*a, **k))[1])
+        setattr(os, name, partial(slowly, getattr(os, name)))
 
 
 def quick_figures():
-    """Figures with nothing but their titles."""
-    for name in "training_curve", "confusion_matrix", "predictions", "misclassified", "architecture", "layer_states":
-        for module in plots, diagrams:
-            if hasattr(module, name):
-                setattr(module, name, lambda path, *content: plots.save(plots.new_figure("title", "", height=1), path))
+    """Files of a few bytes in the place of the five figures."""
+
+    def draw(folder, *content):
+        for number in range(5):
+            (folder / f"{number}.png").write_bytes(b"figure")
+
+    ClassifyTask_test.draw = draw
 
 
-def both(*hinders):
-    for hinder in hinders:
-        hinder()
-
-
-def signal_self(number):
-    os.kill(os.getpid(), number)
-
-
-def fail(code=errno.ENOSPC):
+def fail(code):
     raise OSError(code, os.strerror(code))
 
 
-def limit(what, amount):
-    resource.setrlimit(getattr(resource, what), (amount, amount))
-
-
-def limit_memory(more):
-    """Let the process take this many bytes more than it has."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit("RLIMIT_AS", pages * resource.getpagesize() + more)
+def limit_file_size(most):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))

@@ -1,7 +1,8 @@
 """Imported where the processes are forked from: what a training imports and compiles is in memory then."""
 
+from conftest import digits
+
 import training
-from faults.conftest import digits
 from recipes import RECIPES
 
 for recipe in RECIPES.values():
