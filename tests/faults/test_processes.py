@@ -75,7 +75,7 @@ def test_stopped_trainings_keep_the_last_epoch(number, status, kills, child, tmp
 
 
 def test_of_two_trainings_in_one_folder_the_second_is_refused_until_the_first_is_killed(child, tmp_path, tally):
-    arguments = (TRAIN, *DIGITS, "--epochs", EPOCHS, "--record-dir")
+    arguments = (TRAIN, *DIGITS, "--epochs", EPOCHS, "--lr", 0.0003, "--seed", 5, "--record-dir")
     child(*arguments, "alone").end().succeeded()
     first = child(*arguments, "run", hinder=partial(slow_disk, 0.3))
     deadline = time.monotonic() + 60
@@ -88,6 +88,7 @@ def test_of_two_trainings_in_one_folder_the_second_is_refused_until_the_first_is
     child(TEST, "--checkpoint", f"run/{FILE}", hinder=quick_figures).end().succeeded()  # which a test may look at
     first.send(signal.SIGKILL)
     assert first.end().status == -signal.SIGKILL
-    child(*arguments, "run", "--resume").end().succeeded()
+    # What the first was told is in its checkpoint.
+    child(TRAIN, *DIGITS, "--record-dir", "run", "--resume").end().succeeded()
     assert same(*(checkpoint.load(tmp_path / name / FILE) for name in ("alone", "run")))
     assert not list((tmp_path / "run").glob(f".{FILE}*"))
