@@ -1,7 +1,6 @@
 """The page to draw on, in a real browser: it computes what Python computes, and does what it offers."""
 
 import base64
-import functools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from conftest import reference
 from selenium.webdriver.common.action_chains import ActionBuilder
 from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.keys import Keys
-from test_pictures import seven, shaded, stroke
+from test_pictures import shaded, stroke
 
 import checkpoint
 import mnist as datasets
@@ -24,14 +23,11 @@ from utils import UserError, class_scores
 
 DIGITS = [image.numpy() for image in datasets.load_dataset("digits", Path("data"), "test")[0][:40]]
 
+SLIDERS = ("rotate", "scale", "right", "down", "noise")
+
 
 def trained(**network):
     return replace(reference(), recipe=replace(reference().recipe, network=network))
-
-
-@functools.cache
-def html(activation):
-    return page.make_page(trained(activation=activation))
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +44,13 @@ def session():
 @pytest.fixture(params=["squash"])
 def driver(session, tmp_path, request):
     """The page, freshly loaded on a desktop; after the test it must have said nothing and fetched nothing."""
-    (tmp_path / "demo.html").write_text(html(request.param), encoding="utf-8")
+    (tmp_path / "demo.html").write_text(page.make_page(trained(activation=request.param)), encoding="utf-8")
     browser.resize(session, 1280, 900)
     session.get((tmp_path / "demo.html").as_uri())
     browser.wait_for_frames(session)
     yield session
     assert session.get_log("browser") == []
     assert session.execute_script("return performance.getEntriesByType('resource').length") == 0
-
-
-both = pytest.mark.parametrize("driver", ["squash", "relu"], indirect=True)
 
 
 def ask(driver, script, *arguments):
@@ -102,7 +95,7 @@ def test_other_networks_are_refused(network):
         page.make_page(trained(**network))
 
 
-@both
+@pytest.mark.parametrize("driver", ["squash", "relu"], indirect=True)
 def test_every_layer_is_that_of_pytorch(driver, request):
     images = np.stack([prepare(image) for image in DIGITS])
     script = (
@@ -119,30 +112,28 @@ def test_every_layer_is_that_of_pytorch(driver, request):
 
 
 def test_preparation_is_that_of_python(driver):
-    random, expected = np.random.default_rng(0), []
-    inks = [seven(), stroke(280, 280, [(140, 30), (140, 250)], 22), stroke(64, 448, [(40, 40), (400, 20)], 12)]
-    inks += [stroke(448, 448, [(3, 3), (440, 30), (100, 440)], 36)]  # over the edge
-    inks += [stroke(200, 200, [(50, 50), (120, 150)], 15) + stroke(200, 200, [(20, 20), (21, 20)], 5)]  # a speck
-    inks += [stroke(280, 280, random.uniform(40, 240, (4, 2)).tolist(), random.uniform(4, 40)) for _ in range(6)]
-    greys = [np.uint8(255 * ink) for ink in inks] + [
-        *DIGITS[:4],
-        255 - DIGITS[5],
-        np.uint8(235 - 200 * seven(480, 640)),
+    inks = [
+        stroke(280, 280, [(140, 30), (140, 250)], 22),
+        stroke(64, 448, [(40, 40), (400, 20)], 12),
+        stroke(448, 448, [(3, 3), (440, 30), (100, 440)], 36),  # over the edge
+        stroke(200, 200, [(50, 50), (120, 150)], 15) + stroke(200, 200, [(20, 20), (21, 20)], 5),  # a speck
     ]
-    greys += [shaded(*how) for how in ((0.3, 0), (0, 25), (0.2, 15))] + [random.integers(0, 256, (50, 40), np.uint8)]
-    for grey in [*greys, np.zeros((28, 28), np.uint8), np.full((1, 9), 9, np.uint8)]:
+    greys = [*(np.uint8(255 * ink) for ink in inks), *DIGITS[:4], 255 - DIGITS[5], shaded(0.3, 0), shaded(0, 25)]
+    greys += [np.zeros((28, 28), np.uint8), np.full((1, 9), 9, np.uint8)]
+    for grey in greys:
         try:
-            expected.append(prepare(grey).flatten().tolist())
+            expected = prepare(grey).flatten().tolist()
         except ValueError:
-            expected.append(None)
+            expected = None
         script = "const image = LeNet5.prepare(bytes(a[0]), a[1], a[2]); return image && [...image]"
-        assert ask(driver, script, grey, *reversed(grey.shape)) == expected[-1], grey.shape
-    assert None in expected and sum(map(bool, expected)) > 15
+        assert ask(driver, script, grey, *reversed(grey.shape)) == expected, grey.shape
+    assert expected is None  # the last one shows no digit
 
 
 def test_mouse_finger_and_samples(driver, tmp_path):
     page.take_screenshot(driver, tmp_path / "demo.html", tmp_path / "demo.png")  # it draws a two
-    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG") and reads_what_is_drawn(driver)
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert reads_what_is_drawn(driver)
     for digit in (0, 4, 9):
         keys(driver, f"#samples button:nth-child({digit + 1})", " ")
         assert reads_what_is_drawn(driver)
@@ -153,42 +144,39 @@ def test_mouse_finger_and_samples(driver, tmp_path):
     actions.pointer_action.move_to(canvas, 60, 90).move_to(canvas, 20, -100).pointer_up()
     actions.perform()
     browser.wait_for_frames(driver)
-    assert (levels(driver, "LeNet5.drawing().grey") != before).any() and reads_what_is_drawn(driver)
-    # This browser never scrolls under a test's finger; on a phone, the style keeps the page in its place.
-    assert canvas.value_of_css_property("touch-action") == "none"
+    assert (levels(driver, "LeNet5.drawing().grey") != before).any()
+    assert reads_what_is_drawn(driver)
 
 
 def test_the_keyboard_reaches_everything_draws_and_clears(driver):
     reached = []
     for _ in range(19):
         driver.switch_to.active_element.send_keys(Keys.TAB)
-        script = "const e = document.activeElement; return [e.id || e.ariaLabel, getComputedStyle(e).outlineStyle]"
-        name, outline = ask(driver, script)
-        assert outline == "solid", name
+        name = ask(driver, "const e = document.activeElement; return e.id || e.ariaLabel")
         reached.append(name.split(":")[0])
-    sliders = (f"{name}-slider" for name in ("rotate", "scale", "right", "down", "noise"))
+    sliders = [f"{name}-slider" for name in SLIDERS]
     assert reached == ["drawing", "clear", *(f"Sample {i}" for i in range(10)), *sliders, "reset", "C3, map 0"]
     driver.switch_to.active_element.send_keys(*[Keys.ARROW_RIGHT] * 4)
     script = "return [...document.querySelectorAll('#s2 > *')].map((map) => map.classList.contains('idle'))"
     assert ask(driver, script) == [False, True, True, True, False, False]  # by table I, C3's map 4 reads 0, 4 and 5
-    ask(driver, "document.activeElement.blur()")
-    assert ask(driver, script) == [False] * 6
-    keys(driver, "#drawing", *[Keys.ARROW_UP] * 8, " ", *[Keys.ARROW_DOWN] * 16, " ", Keys.ARROW_LEFT)
-    rows, columns = (np.flatnonzero((levels(driver, "LeNet5.drawing().grey") > 127).any(axis)) for axis in (1, 0))
-    assert np.ptp(rows) > 5 * np.ptp(columns)  # an upright line, alone: the sample has gone
+    keys(driver, "#drawing", "c", *[Keys.ARROW_UP] * 8, " ", *[Keys.ARROW_DOWN] * 16, " ", Keys.ARROW_LEFT)
+    ink = levels(driver, "LeNet5.drawing().grey") > 127
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    assert np.ptp(rows) > 5 * np.ptp(columns)  # an upright line
     for element, key in ("#drawing", "c"), ("#drawing", Keys.DELETE), ("#clear", " "):
-        keys(driver, "body", "5")
+        keys(driver, "body", "5")  # a sample
         assert reads_what_is_drawn(driver)
         keys(driver, element, key)
-        assert not levels(driver, "LeNet5.drawing().grey").any() and not levels(driver, "LeNet5.input()").any()
+        assert not levels(driver, "LeNet5.drawing().grey").any()
         assert ask(driver, "return document.getElementById('digit').textContent") == "–"
 
 
 def test_sliders(driver):
     plain = levels(driver, "LeNet5.input()")
-    for name in ("rotate", "scale", "right", "down", "noise"):
+    for name in SLIDERS:
         keys(driver, f"#{name}-slider", *[Keys.ARROW_RIGHT] * 6)
-        assert (levels(driver, "LeNet5.input()") != plain).any() and reads_what_is_drawn(driver, distorted=True), name
+        assert (levels(driver, "LeNet5.input()") != plain).any(), name
+        assert reads_what_is_drawn(driver, distorted=True), name
         keys(driver, "#reset", Keys.ENTER)
         assert (levels(driver, "LeNet5.input()") == plain).all(), name
     image = np.zeros((28, 28), np.uint8)
@@ -203,21 +191,15 @@ def test_sliders(driver):
     assert 20 < np.std(distorted(noise=50)[:8]) < 80
 
 
-@both
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_fits_every_window(driver, scheme):
-    for width in (320, 390, 820, 1100, 1280, 1920):
+    for width in (320, 820, 1920):
         browser.resize(driver, width, 844, scheme=scheme)
         browser.wait_for_frames(driver)
-        wide, cramped, *colours = ask(
-            driver,
-            "const cramped = [...document.querySelectorAll('main *')].filter((e) => e.scrollWidth > e.clientWidth + 1)"
-            ".filter((e) => e.clientWidth && e.id !== 'spoken'), style = getComputedStyle(document.body);"
-            "return [document.documentElement.scrollWidth, cramped.length, style.color, style.backgroundColor]",
-        )
-        assert wide <= width and cramped == 0, width
-        ink, paper = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in colours)
-        assert (ink > paper + 400) if scheme == "dark" else (paper > ink + 400)
+        assert ask(driver, "return document.documentElement.scrollWidth") <= width
+    script = "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
+    ink, paper = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in ask(driver, script))
+    assert (ink > paper + 400) if scheme == "dark" else (paper > ink + 400)
 
 
 def test_a_missing_browser_is_said(monkeypatch):
