@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import pickle
 
 import pytest
 import safetensors.torch
@@ -44,15 +43,10 @@ def parts(path):
         return safetensors.torch.load(path.read_bytes()), json.loads(file.metadata()["lenet5"])
 
 
-def write(path, tensors, content, metadata=None, text=None):
+def write(path, tensors, content, text=None):
     """A file with these parts, whatever its digest."""
-    metadata = {"format": "pt", "lenet5": text or checkpoint.canonical(content), **(metadata or {})}
+    metadata = {"format": "pt", "lenet5": text or checkpoint.canonical(content)}
     path.write_bytes(safetensors.torch.save(tensors, metadata))
-
-
-def with_digest(tensors, content):
-    rest = {key: value for key, value in content.items() if key != "digest"}
-    return {**rest, "digest": checkpoint.digest(tensors, rest)}
 
 
 def refused(path, words=REFUSED):
@@ -63,24 +57,24 @@ def refused(path, words=REFUSED):
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_a_checkpoint_comes_back_as_it_was(recipe, path):
-    saved, new = made_up(recipe), path.parent / "new" / path.name
+    saved = made_up(recipe)
     if not recipe.average:
         saved = dataclasses.replace(saved, reported=saved.last)  # tensors that share memory
-    save(new, made_up(recipe))
-    save(new, saved)
-    found = load(new)
-    assert os.listdir(new.parent) == [path.name]
+    save(path, made_up(recipe))
+    save(path, saved)
+    found = load(path)
+    assert os.listdir(path.parent) == [path.name]
     assert same(found, saved) and found.versions == saved.versions
-    assert found.history == saved.history and found.epoch == 2 and not found.finished
-    assert dataclasses.replace(found, recipe=recipe.override(2, None, None)).finished
+    assert found.epoch == 2 and not found.finished
+    assert dataclasses.replace(found, recipe=recipe.override(2)).finished
 
 
 def test_the_file_is_what_others_expect_of_safetensors(path):
     saved = made_up()
     save(path, saved)
     tensors, content = parts(path)
-    names = {f"{group}.{name}" for group in ("reported", "last") for name in saved.last}
-    assert tensors.keys() == names | {f"optimizer.{k}.{name}" for k in ("exp_avg", "exp_avg_sq") for name in saved.last}
+    groups = ("reported", "last", "optimizer.exp_avg", "optimizer.exp_avg_sq")
+    assert tensors.keys() == {f"{group}.{name}" for group in groups for name in saved.last}
     assert torch.equal(tensors["reported.c1.weight"], saved.reported["c1.weight"])
     keys = {"format", "arguments", "recipe", "dataset", "seed", "epoch", "history", "versions", "digest"}
     assert content.keys() == keys and (content["format"], content["arguments"], content["epoch"]) == (2, {}, 2)
@@ -103,14 +97,13 @@ def test_any_tensor_or_text_that_has_changed_is_noticed(path):
     tensors, content = parts(path)
     write(path, tensors, content)
     assert load(path)  # unchanged
-    changes = []
+    changes = [(tensors, {**content, key: value}) for key, value in (("seed", 8), ("versions", {}), ("digest", "0"))]
     for name in tensors:
         changed = {**tensors, name: tensors[name].clone()}
         changed[name].view(torch.int32).view(-1)[-1] ^= 1  # the lowest bit of one number
         changes.append((changed, content))
-    pair = "last.f6.bias", "reported.f6.bias"
-    changes.append(({**tensors, pair[0]: tensors[pair[1]], pair[1]: tensors[pair[0]]}, content))
-    changes += [(tensors, {**content, key: value}) for key, value in (("seed", 8), ("versions", {}), ("digest", "0"))]
+    one, other = "last.f6.bias", "reported.f6.bias"
+    changes.append(({**tensors, one: tensors[other], other: tensors[one]}, content))
     for change in changes:
         write(path, *change)
         refused(path, f"{REFUSED}.*digest")
@@ -120,98 +113,45 @@ def test_the_text_has_one_form(path):
     save(path, made_up())
     tensors, content = parts(path)
     text = checkpoint.canonical(content)
-    assert '"test_loss":0.1,' in text
-    same_number = text.replace('"test_loss":0.1,', '"test_loss":0.10000000000000001,')
-    spaced, twice = text.replace('"seed":7', '"seed": 7'), text.replace('"seed":7', '"seed":7,"seed":7')
-    for other in same_number, spaced, twice:
-        assert json.loads(other) == content and other != text
-        write(path, tensors, content, text=other)
+    for found, other in {
+        '"test_loss":0.1,': '"test_loss":0.10000000000000001,',  # the same number
+        '"seed":7': '"seed": 7',
+    }.items():
+        write(path, tensors, content, text.replace(found, other))
+        assert json.loads(text.replace(found, other)) == content and found in text
         refused(path, f"{REFUSED}.*digest")
-    for metadata in {"format": "tf"}, {"more": ""}:
-        write(path, tensors, content, metadata)
-        refused(path)
 
 
-def history(**changes):
-    return {"history": [{"epoch": 1, **ROW, "path": "plain"}, {"epoch": 2, **ROW, "path": "plain", **changes}]}
+CHANGES = {  # of the tensors or the text; the digest is made anew
+    "another format": lambda t, text: text.update(format=1),
+    "other arguments": lambda t, text: text.update(arguments={"output": "rbf"}),
+    "another epoch": lambda t, text: text.update(epoch=1),
+    "no epoch": lambda t, text: text.update(epoch=0, history=[]),
+    "fewer epochs than the history's": lambda t, text: text["recipe"].update(learning_rates=[0.1]),
+    "another network": lambda t, text: text["recipe"].update(network={"connection": "full"}),
+    "another optimizer": lambda t, text: text["recipe"].update(optimizer="diagonal-lm"),
+    "an impossible recipe": lambda t, text: text["recipe"].update(batch_size=0),
+    "an unknown key": lambda t, text: text["recipe"].update(more=1),
+    "a path for a data set": lambda t, text: text.update(dataset="../../etc"),
+    "too large a seed": lambda t, text: text.update(seed=2**32),
+    "an impossible accuracy": lambda t, text: text["history"][0].update(test_accuracy=1.5),
+    "a negative loss": lambda t, text: text["history"][0].update(train_loss=-1.0),
+    "a number for a version": lambda t, text: text["versions"].update(torch=2),
+    "a tensor more": lambda t, text: t.update({"last.more": torch.zeros(1)}),
+    "a tensor less": lambda t, text: t.pop("last.c1.bias"),
+    "another shape": lambda t, text: t.update({"last.f6.weight": t["last.f6.weight"].T.contiguous()}),
+    "another type": lambda t, text: t.update({"last.f6.bias": t["last.f6.bias"].half()}),
+    "no number": lambda t, text: t["reported.f6.bias"][0].fill_(float("nan")),
+    "a huge weight": lambda t, text: t["last.f6.bias"][0].fill_(1e6),
+    "an infinite moment": lambda t, text: t["optimizer.exp_avg.f6.bias"][0].fill_(float("inf")),
+}
 
 
-IMPOSSIBLE = [
-    {"dataset": "../../etc"},
-    *({"seed": seed} for seed in (2**32, -1, "7")),
-    {"recipe": RECIPES["adam"].override(1, None, None)},  # fewer epochs than the history's
-    {"history": []},
-    *(history(test_accuracy=share) for share in (1.5, "high")),
-    *(history(train_loss=loss) for loss in (-1.0, 10**400)),
-    history(epoch=3),
-    {"versions": {"torch": 2}},
-]
-
-
-@pytest.mark.parametrize("changes", IMPOSSIBLE, ids=lambda changes: str(changes)[-50:])
-def test_what_cannot_be_is_refused(changes, path):
-    save(path, made_up(**changes))
-    refused(path)
-
-
-CONTRADICTIONS = [
-    lambda t, content: content.update(format=1),
-    lambda t, content: content.update(arguments={"output": "rbf"}),
-    lambda t, content: content.update(epoch=1),
-    lambda t, content: content["recipe"].update(network={"connection": "full"}),
-    lambda t, content: content["recipe"].update(network={"output": "none"}),
-    lambda t, content: content["recipe"].update(optimizer="diagonal-lm"),
-    lambda t, content: content["recipe"].update(batch_size=0),
-    lambda t, content: content["recipe"].update(more=1),
-    lambda t, content: t.update({"last.more": torch.zeros(1)}),
-    lambda t, content: t.pop("last.c1.bias"),
-    lambda t, content: t.update({"last.f6.weight": t["last.f6.weight"].T.contiguous()}),
-    lambda t, content: t.update({"last.f6.bias": t["last.f6.bias"].half()}),
-    lambda t, content: t["reported.f6.bias"][0].fill_(float("nan")),
-    lambda t, content: t["last.f6.bias"][0].fill_(1e6),
-    lambda t, content: t["optimizer.exp_avg.f6.bias"][0].fill_(float("inf")),
-]
-KEYS = ("format", "arguments", "recipe", "dataset", "seed", "epoch", "history", "versions")
-CONTRADICTIONS += [lambda t, content, key=key: content.pop(key) for key in KEYS]
-
-
-@pytest.mark.parametrize("change", CONTRADICTIONS)
-def test_parts_that_contradict_each_other_are_refused(change, path):
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_cannot_be_is_refused(change, path):
     save(path, made_up())
     tensors, content = parts(path)
+    del content["digest"]
     change(tensors, content)
-    write(path, tensors, with_digest(tensors, content))
-    refused(path)
-
-
-class Payload:
-    def __reduce__(self):
-        return open, ("written", "w")
-
-
-def test_pickles_are_refused_and_never_run(path, monkeypatch):
-    monkeypatch.chdir(path.parent)
-    torch.save(Payload(), path)
-    for content in path.read_bytes(), pickle.dumps(Payload(), 2), pickle.dumps(Payload(), 4):
-        path.write_bytes(content)
-        refused(path, REFUSED if content[1] == 4 else "is a pickle, as older versions wrote")
-        assert os.listdir() == [path.name]
-
-
-TENSORS = {"a": torch.zeros(1)}
-FOREIGN = [
-    *(b"", b"not a checkpoint\n", bytes(2**23 + 1), safetensors.torch.save(TENSORS)),
-    safetensors.torch.save(TENSORS, {"format": "pt"}),
-    *(safetensors.torch.save(TENSORS, {"format": "pt", "lenet5": text}) for text in ("[1]", "[" * 100_000)),
-]
-
-
-@pytest.mark.parametrize("content", FOREIGN, ids=range(len(FOREIGN)))
-def test_a_foreign_file_is_refused(content, path):
-    path.write_bytes(content)
-    refused(path)
-
-
-def test_a_missing_checkpoint_is_named(path):
-    for missing in path, path.parent:
-        refused(missing, "no checkpoint at .*ClassifyTask_train.py")
+    write(path, tensors, {**content, "digest": checkpoint.digest(tensors, content)})
+    refused(path, rf"{REFUSED} \((?!its digest)")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import same
+from conftest import digits, same
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -41,36 +41,28 @@ def called_plain(checkpoint):
     return dataclasses.replace(checkpoint, history=[{**row, "path": "plain"} for row in checkpoint.history])
 
 
-def few_digits(device="cpu"):
-    return [tensor[:70].to(device) for tensor in mnist.load_dataset("digits", None, "train")]
-
-
 def test_plain_steps_are_the_textbooks_and_the_average_is_their_mean():
-    images, labels = few_digits()
-    state = State(dataclasses.replace(ADAM, batch_size=24), 3, (images, labels))  # three steps an epoch
-    _, take, scores = steps.plain(state, ADAM)
+    images, labels = digits("train")
+    state = State(dataclasses.replace(ADAM, batch_size=34), 3, (images, labels))  # three steps an epoch
+    _, take, _ = steps.plain(state, ADAM)
     torch.manual_seed(3)
     model = LeNet5()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.0005)
-    begun, positions, average, losses, right = state.weights.clone(), [], 0, 0, 0
-    for batch in torch.arange(70).repeat(3)[:192].split(24):
+    begun, average, losses, right = state.weights.clone(), 0, 0, 0
+    for step, batch in enumerate(torch.arange(100).repeat(3)[:272].split(34), 1):
         found = model(scale(pad(images[batch])))
         loss = F.cross_entropy(found, labels[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         take(batch.unsqueeze(0))
-        losses, right = losses + 24 * loss.item(), right + int((found.argmax(1) == labels[batch]).sum())
+        losses += 34 * loss.item()
+        right += int((found.argmax(1) == labels[batch]).sum())
         assert state.totals.tolist() == pytest.approx([losses, right], rel=1e-4)
-        gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
-        assert (state.gradient - gradient).norm() < 1e-3 * gradient.norm()
-        positions.append(state.weights.double().clone())
-        count = len(positions)
-        average = sum(positions) / count if count <= 3 else average + (positions[-1] - average) / 3
+        average += (state.weights.double() - average) / min(step, 3)  # the mean of the first epoch's, then exponential
         torch.testing.assert_close(state.average.double(), average, rtol=1e-5, atol=1e-6)
     weights = torch.cat([p.detach().flatten() for p in model.parameters()])
     assert (state.weights - weights).norm() < 1e-3 * (begun - weights).norm()
-    assert torch.equal(scores(pad(images)), utils.class_scores(state.reported, pad(images)))
 
 
 class Tape(TorchDispatchMode):
@@ -151,19 +143,18 @@ def test_recorded_steps_are_single_steps(recipe, cuda):
     assert all(kwargs.get("device") is None for *_, kwargs, _ in cuda.tapes[0].operations)
 
 
-@RECIPE
-def test_where_recording_fails_single_steps_are_taken(recipe, cuda, capsys):
+def test_where_recording_fails_single_steps_are_taken(cuda, capsys):
     cuda.error = "operation not permitted\nwhen stream is capturing"
-    found = run(recipe)[-1]
+    found = run(ADAM)[-1]
     notice = "no CUDA graph here (operation not permitted); going on step by step, slower\n"
     assert capsys.readouterr() == (notice, "") and cuda.now is cuda.first
-    assert paths(found) == {"plain"} and same(found, run(recipe, plain=True)[-1])
+    assert paths(found) == {"plain"} and same(found, run(ADAM, plain=True)[-1])
 
 
 @RECIPE
 def test_steps_and_curvature_read_nothing_back(recipe):
     """Meta tensors have nothing to read. Adam's own step is one operation on CUDA, and left out."""
-    state = State(recipe, 0, few_digits("meta"))
+    state = State(recipe, 0, [tensor.to("meta") for tensor in digits("train")])
     if recipe is ADAM:
         state.optimizer.step = lambda: None
     state.optimizer.set_curvature = getattr(state.optimizer, "set_curvature", lambda curvatures: None)
@@ -198,9 +189,8 @@ class TestCuda:
         torch.use_deterministic_algorithms(False)
 
     @RECIPE
-    @pytest.mark.parametrize("number", [0, -1])
-    def test_recorded_steps_are_single_steps(self, recipe, number):
-        device = f"cuda:{number % torch.cuda.device_count()}"
+    def test_recorded_steps_are_single_steps(self, recipe):
+        device = f"cuda:{torch.cuda.device_count() - 1}"
         recorded, single = run(recipe, device=device), run(recipe, plain=True, device=device)
         assert paths(recorded[-1]) == {"recorded"} and recorded[0].versions.keys() >= {"gpu", "cuda"}
         assert same(called_plain(recorded[-1]), single[-1])
@@ -208,7 +198,7 @@ class TestCuda:
 
     @RECIPE
     def test_no_step_waits_for_the_device(self, recipe):
-        state = State(recipe, 0, few_digits("cuda"))
+        state = State(recipe, 0, [tensor.to("cuda") for tensor in digits("train")])
         order = torch.zeros(2, state.batch_size, dtype=torch.int64, device="cuda")
         torch.cuda.set_sync_debug_mode("error")
         try:
