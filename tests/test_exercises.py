@@ -15,9 +15,9 @@ SHOWN = dict(TABLE.findall(PAGE))
 COUNTED = ("c3", "squash", "fields")
 
 
-def test_a_small_run_goes_on_where_it_stopped(tmp_path, monkeypatch, capfd):
+def test_a_small_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     def run():
-        printed = run_here(monkeypatch, capfd, "exercises.py", exercises.main, "--tiny", "--jobs", 1).succeeded().out
+        printed = run_here(exercises.main, "exercises.py", "--tiny", "--jobs", 1).succeeded().out
         return dict(TABLE.findall(printed))
 
     monkeypatch.chdir(tmp_path)

@@ -11,7 +11,7 @@ from conftest import reference
 import checkpoint
 from model import LeNet5, pad
 from tools import export_onnx
-from utils import UserError, class_scores
+from utils import class_scores
 
 
 def test_one_file_with_all_in_it(run_main, tmp_path):
@@ -25,14 +25,10 @@ def test_one_file_with_all_in_it(run_main, tmp_path):
         assert [(one.name, one.type, one.shape[1:]) for one in put] == [(name, kind, shape)]
 
 
-def test_on_mnist(run_main, mnist):
-    assert "MNIST's 10,000 test digits: the same" in run_main(export_onnx.main, "--data-dir", mnist).succeeded().out
-
-
 SIMPLE = {"subsampling": "average", "connection": "full", "activation": "sigmoid"}
 
 
-@pytest.mark.parametrize("arguments", [None, {"activation": "relu"}, {"output": "rbf"}, SIMPLE])
+@pytest.mark.parametrize("arguments", [None, {"output": "rbf"}, SIMPLE])
 def test_scores_are_those_of_pytorch(tmp_path, arguments):
     torch.manual_seed(0)
     model = checkpoint.network(reference()) if arguments is None else LeNet5(**arguments).eval()
@@ -48,8 +44,6 @@ def test_a_difference_is_an_error_and_nothing_is_written(run_main, monkeypatch, 
     monkeypatch.setattr(export_onnx, "run", lambda path, images: run(path, images) + 0.001)
     run_main(export_onnx.main).refused("differ", "nothing was written")
     assert [path.name for path in (tmp_path / "Record").iterdir()] == [checkpoint.FILE]
-    with pytest.raises(UserError, match="differ"):  # two classes almost alike, and the other one is the larger
-        export_onnx.compare(np.array([[0, 1e-5]]), np.array([[1e-5, 0]]))
 
 
 def test_missing_packages_are_named(run_main, monkeypatch):

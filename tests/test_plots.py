@@ -30,11 +30,10 @@ def digits(count, errors):
     return images, labels, (labels + (np.arange(count) < errors)) % 10, rng.uniform(0.1, 1, count)
 
 
-def states(name, weights=1.0, **options):
-    """The arguments of layer_states, for a network whose first weights are so many times as large as usual."""
+def states(name):
+    """The arguments of layer_states, for an untrained network."""
     torch.manual_seed(0)
-    model, image = LeNet5(**options), digits(1, 0)[0][0]
-    model.c1.weight.data *= weights
+    model, image = LeNet5(), digits(1, 0)[0][0]
     with torch.inference_mode():
         return name, image.repeat(9, 0), image, model, model.states(scale(pad(torch.from_numpy(image)[None])))
 
@@ -51,24 +50,15 @@ FIGURES = [
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure[0].__name__)
 def test_a_figure_is_a_whole_png_for_a_readme_and_the_same_for_the_same_data(figure, tmp_path):
-    (function, *data), path, before = figure, tmp_path / "figure.png", dict(matplotlib.rcParams)
+    (function, *data), path = figure, tmp_path / "figure.png"
     function(path, *data)
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG") and len(content) < 300_000
     pixels = matplotlib.image.imread(path)
-    assert pixels.shape[1] == 1660 and 600 <= pixels.shape[0] <= 1700 and pixels[..., :3].std() > 0.05
+    assert pixels.shape[1] == 1660 and 600 <= pixels.shape[0] <= 1700
     assert all((edge == 1).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))  # nothing is cut off
-    path.write_bytes(b"old")
     function(path, *data)
-    assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path] and dict(matplotlib.rcParams) == before
-
-
-def test_a_failed_save_leaves_the_old_figure(tmp_path):
-    path = tmp_path / "figure.png"
-    path.write_bytes(b"old")
-    with patch("os.replace", side_effect=OSError), pytest.raises(OSError):
-        plots.training_curve(path, history(2), "Training")
-    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == content
 
 
 def draw(function, *data):
@@ -80,26 +70,18 @@ def draw(function, *data):
     return figure.axes, [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
-@pytest.mark.parametrize(("epochs", "accuracy", "first"), [(1, 0.9912, 0.1), (20, 1.0, 0.0), (100, 0.97, 0.96)])
-def test_the_training_curve(epochs, accuracy, first):
-    rows = history(epochs, accuracy)
-    rows[0]["train_accuracy"] = first
-    both, texts = draw(plots.training_curve, rows, "Training")
+@pytest.mark.parametrize(("epochs", "accuracy"), [(1, 0.9912), (20, 1.0), (100, 0.97)])
+def test_the_training_curve(epochs, accuracy):
+    both, texts = draw(plots.training_curve, history(epochs, accuracy), "Training")
     assert {"Training", "epoch", f"{100 * accuracy:.2f} %", "0.0456"} <= set(texts)
     assert [len(line.get_xdata()) for axes in both for line in axes.lines] == [epochs] * 4
     assert all(tick == int(tick) for axes in both for tick in axes.get_xticks())
-    heights = both[1].transData.transform([(1, y) for y in (100 * first, 97, 100)])
-    bottom, middle, top = both[1].transAxes.inverted().transform(heights)[:, 1]
-    assert bottom > -1e-9 and top - middle > 1 / 3 and top < 1 + 1e-9  # 97 to 100 % has a third of the height
 
 
 def test_the_confusion_matrix_shows_counts_errors_and_recall():
-    (axes,), texts = draw(plots.confusion_matrix, COUNTS, "Confusion")
+    _, texts = draw(plots.confusion_matrix, COUNTS, "Confusion")
     assert {"1,000", "993", "7", "1", "8", "99.30", "99.90", "100.00", "true class", "predicted class"} <= set(texts)
     assert any("8 of 10,000" in text for text in texts) and texts.count("·") == 88
-    cells = np.array(axes.images[0].get_array())
-    assert np.ptp(cells[4, 4]) == 0 and (cells[0, 1] == 1).all()  # the right ones are grey, the rest is white
-    assert np.ptp(cells[2, 0]) > 0.1 and np.ptp(cells[4, 9]) > 0.3 and cells[4, 9].mean() < cells[2, 0].mean()
     texts = draw(plots.confusion_matrix, np.diag([36] * 9 + [0]), "Confusion")[1]
     assert texts.count("–") == 1 and not any("nan" in text for text in texts)  # a class without digits has no recall
 
@@ -123,23 +105,20 @@ def test_the_errors_are_shown_with_their_probabilities_and_all_counted(count, sh
     assert any("the first 240 of 300" in text for text in texts) == (count > shown)
 
 
-@pytest.mark.parametrize(("output", "connection", "last"), [("linear", "full", "full"), ("rbf", "table", "RBF units,")])
-def test_the_architecture_is_that_of_the_network(output, connection, last):
-    table = layer_table(LeNet5(output=output, connection=connection))
+def test_the_architecture_is_that_of_the_network():
+    table = layer_table(LeNet5(output="rbf"))
     (axes,), texts = draw(diagrams.architecture, table)
     names = ["Input", "C1", "S2", "C3", "S4", "C5", "F6", "Output"]
     assert [text for text in texts if text in names] == names
     assert {"6 @ 28×28", "6 @ 14×14", "16 @ 10×10", "16 @ 5×5", "120 units", "84 units", "10 units"} <= set(texts)
     assert {f"{number:,}" for row in table.values() for number in row[1:]} <= set(texts)
-    assert any(text.startswith(f"{sum(row[1] for row in table.values()):,} trainable") for text in texts)
-    assert [text.split("\n")[0] for text in texts if "\n" in text] == [*["5×5", "2×2"] * 2, "5×5", "full", last]
+    assert any(text.startswith("60,000 trainable") for text in texts)
     places = [text.get_window_extent() for text in axes.texts]
     assert not any(a.overlaps(b) for i, a in enumerate(places) for b in places[:i])
 
 
-@pytest.mark.parametrize("options", [{}, {"output": "rbf", "activation": "relu", "weights": 40}])
-def test_the_states_of_all_layers_are_drawn_on_one_scale(options):
-    data = states("a$b$.png", **options)
+def test_the_states_of_all_layers_are_drawn_on_one_scale():
+    data = states("a$b$.png")
     (axes,), texts = draw(diagrams.layer_states, *data)
     c1, s2, c3, s4, c5, f6, scores = (data[-1][name].numpy()[0] for name in data[-2].layers())
     probabilities = 100 * torch.from_numpy(scores).softmax(0).numpy()
@@ -150,5 +129,4 @@ def test_the_states_of_all_layers_are_drawn_on_one_scale(options):
     drawn = axes.images[3:]  # after the picture, the input and the legend: 44 maps, then C5 and F6
     expected = [state.ravel() for state in (*c1, *s2, *c3, *s4, c5, f6)]
     assert all((one.get_array().ravel() == state).all() for one, state in zip(drawn, expected, strict=True))
-    limit = max(1.7159, *(state.max() for state in expected))
-    assert {one.get_clim() for one in drawn} == {(-limit, limit)} and {f"−{limit:.1f}", f"+{limit:.1f}"} <= set(texts)
+    assert {one.get_clim() for one in drawn} == {(-1.7159, 1.7159)}

