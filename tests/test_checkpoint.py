@@ -10,7 +10,7 @@ import torch
 from conftest import same
 
 import checkpoint
-from checkpoint import KINDS, Checkpoint, load, network, save
+from checkpoint import KINDS, Checkpoint, load, save
 from model import LeNet5
 from recipes import RECIPES
 from utils import UserError
@@ -72,16 +72,6 @@ def test_the_file_is_what_others_expect_of_safetensors(path):
     assert content.keys() == keys and (content["format"], content["arguments"], content["epoch"]) == (2, {}, 2)
     with safetensors.safe_open(path, "pt") as file:
         assert file.metadata()["format"] == "pt"
-
-
-@pytest.mark.parametrize("weights", ["reported", "last"])
-def test_a_checkpoint_of_every_network_is_taken(weights, path):
-    options = {"subsampling": "average", "connection": "full", "activation": "relu", "output": "rbf"}
-    saved = made_up(dataclasses.replace(RECIPES["adam"], network=options))
-    save(path, saved)
-    model = network(load(path), weights)
-    assert all(torch.equal(t, getattr(saved, weights)[name]) for name, t in model.state_dict().items())
-    assert not model.training and isinstance(model.output, type(LeNet5(output="rbf").output))
 
 
 def test_the_text_has_one_form(path):

@@ -27,15 +27,6 @@ def test_both_networks_layer_by_layer():
     assert [sum(row[i] for row in published.values()) for i in (1, 2)] == [60_000, 340_908]
 
 
-def test_command_compares_with_the_paper(capsys):
-    assert model.print_comparison("", LeNet5(output="rbf"), "paper", PAPER)
-    printed = capsys.readouterr().out
-    assert "1,516" in printed and "340,908" in printed and "differs" not in printed
-    wrong = {**PAPER, "c3": ((16, 10, 10), 2_416, 241_600)}
-    assert not model.print_comparison("", LeNet5(output="rbf"), "paper", wrong)
-    assert "differs" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("options", list(itertools.product(SUBSAMPLING, CONNECTION, ACTIVATION, OUTPUT)))
 def test_every_combination_of_options_gives_scores_and_gradients(options):
     network = LeNet5(*options)

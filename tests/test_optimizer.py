@@ -28,9 +28,6 @@ def random_network(seed=0, **options):
     return model, torch.randn(1, 1, 32, 32, dtype=torch.float64)
 
 
-# By hand
-
-
 def test_fully_connected_network_by_hand():
     """(1, 2) -> a = (1, 0) -> x = (1, 0) -> y = 4, E = y^2 / 2; f'(1)^2 = 0.570646, f'(0)^2 = (A S)^2 = 1.308583."""
     layers = [
@@ -119,15 +116,3 @@ def test_a_new_lr_takes_effect_with_the_next_curvature_in_the_same_memory():
     torch.testing.assert_close(rate, 0.1 / (0.02 + curvature))
     optimizer.set_curvature([curvature])
     torch.testing.assert_close(rate, 0.2 / (0.02 + curvature))
-
-
-@pytest.mark.parametrize("arguments", [{"lr": 0.0}, {"lr": math.nan}, {"lr": 1.0, "mu": 0.0}])
-def test_rejects_what_is_not_positive(arguments):
-    with pytest.raises(ValueError, match="must be positive"):
-        DiagonalLM([nn.Parameter(torch.zeros(1))], **arguments)
-
-
-def test_rejects_curvatures_that_do_not_fit():
-    optimizer = DiagonalLM([nn.Parameter(torch.zeros(2, 3))], lr=0.1)
-    with pytest.raises(ValueError, match="shapes"):
-        optimizer.set_curvature([torch.ones(6)])

@@ -69,7 +69,7 @@ def test_real_mnist_from_training_to_figures(mnist, command, tmp_path):
     assert 0.93 < metrics["accuracy"] < 0.995 and metrics["dataset"] == "mnist"
 
 
-@pytest.mark.parametrize("flags", [(), ("--plain",), ("--recipe", "1998")], ids=["adam", "plain", "1998"])
+@pytest.mark.parametrize("flags", [(), ("--recipe", "1998")], ids=["adam", "1998"])
 def test_a_diverging_training_is_told_and_what_was_saved_is_kept(flags, call, run, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", few_digits)
     before = contents(run)

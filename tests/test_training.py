@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ import mnist
 import training
 import utils
 from checkpoint import network
-from model import LeNet5, pad, scale
+from model import pad, scale
 from recipes import RECIPES
 from training import State, train
 
@@ -54,12 +53,6 @@ def test_same_seed_same_bits_and_another_seed_others(recipe):
     found = [run(recipe.override(1), seed)[0] for seed in (1, 0, 2**32 - 1, 1)]
     assert same(found[0], found[3])
     assert len({tuple(flat(saved.last).tolist()) for saved in found}) == 3
-
-
-def test_random_numbers_are_drawn_for_each_seed_epoch_and_purpose():
-    purposes = training.SHUFFLE, training.DISTORTION, training.CURVATURE
-    keys = list(itertools.product((0, 1, 2**32 - 1), (0, 1, 2), purposes))
-    assert len({training.random(*key).integers(2**62) for key in keys}) == len(keys)
 
 
 def test_each_epoch_sees_every_digit_once_in_an_order_of_its_own():
@@ -114,21 +107,6 @@ def test_progress_is_told_digit_by_digit(monkeypatch):
     assert [call[:2] for call in told] == [(epoch, count) for epoch in (1, 2, 3) for count in (64, 70)]
     row, (*_, loss, right) = last.history[-1], told[-1]
     assert (row["train_loss"], row["train_accuracy"]) == (loss / 70, right / 70)
-
-
-def test_the_network_of_most_repositories_learns():
-    simplified = {"subsampling": "average", "connection": "full", "activation": "relu"}
-    *_, last = run(dataclasses.replace(ADAM, learning_rates=(0.003,) * 12, network=simplified))
-    assert last.history[-1]["train_accuracy"] > 0.7 > last.history[0]["train_accuracy"]
-
-
-def test_a_start_is_drawn_from_the_seed():
-    start = {"bound": "2.4/F", "coefficient": 0.25}
-    torch.manual_seed(7)
-    expected = LeNet5()
-    expected.reset_parameters(**start)
-    state = State(dataclasses.replace(ADAM, start=start), 7, digits()[0])
-    assert torch.equal(state.weights, flat(dict(expected.named_parameters())))
 
 
 def test_fewer_digits_than_a_batch_are_one_batch():

@@ -178,16 +178,6 @@ def slow_disk(seconds):
         setattr(os, name, partial(slowly, getattr(os, name)))
 
 
-def quick_figures():
-    """Files of a few bytes in the place of the five figures."""
-
-    def draw(folder, *content):
-        for number in range(5):
-            (folder / f"{number}.png").write_bytes(b"figure")
-
-    ClassifyTask_test.draw = draw
-
-
 def fail(code):
     raise OSError(code, os.strerror(code))
 

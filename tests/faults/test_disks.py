@@ -3,11 +3,10 @@
 import errno
 from functools import partial
 
-import pytest
 from conftest import contents
 
 import checkpoint
-from faults.conftest import DIGITS, FILE, POSIX, TEST, TRAIN, at_moment, fail, limit_file_size, quick_figures
+from faults.conftest import DIGITS, FILE, POSIX, TEST, TRAIN, at_moment, fail, limit_file_size
 
 pytestmark = POSIX
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
@@ -27,29 +26,6 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(begun, child,
             assert checkpoint.load(begun).epoch == 3
         tally["disk error in the writing of a checkpoint"] += 1
     assert 5 <= refused < 8
-
-
-def fail_in_figures(moment):
-    quick_figures()
-    at_moment(moment, partial(fail, errno.ENOSPC))
-
-
-@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.faults)], ids=["short", "long"])
-def test_figures_that_cannot_be_written_leave_those_before(step, begun, child, tally):
-    folder, refused = begun.parent, 0
-    child(TEST, "--checkpoint", begun, hinder=quick_figures).end().succeeded()
-    before = contents(folder)
-    assert len(before) == 7
-    for moment in range(1, 40, step):
-        for path in before:
-            path.write_bytes(before[path])
-        result = child(TEST, "--checkpoint", begun, "--weights", "last", hinder=partial(fail_in_figures, moment)).end()
-        assert set(folder.iterdir()) == set(before)
-        if contents(folder) == before:
-            result.refused("run")
-            refused += 1
-        tally["disk error in the writing of the figures"] += 1
-    assert 12 <= step * refused < 40
 
 
 def test_a_file_that_must_not_grow_leaves_those_before(begun, child, tally):

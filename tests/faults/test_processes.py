@@ -10,7 +10,7 @@ import pytest
 from conftest import contents, same
 
 import checkpoint
-from faults.conftest import DIGITS, EPOCHS, FILE, POSIX, TEST, TRAIN, at_moment, quick_figures, slow_disk
+from faults.conftest import DIGITS, EPOCHS, FILE, POSIX, TRAIN, at_moment, slow_disk
 
 pytestmark = POSIX
 RECIPES = {"adam": (), "1998": ("--recipe", "1998")}
@@ -85,7 +85,6 @@ def test_of_two_trainings_in_one_folder_the_second_is_refused_until_the_first_is
     for flags in (), ("--resume",), ("--seed", 1):
         child(*arguments, "run", *flags).end().refused("another process is writing", "--record-dir")
         tally["second training in one folder"] += 1
-    child(TEST, "--checkpoint", f"run/{FILE}", hinder=quick_figures).end().succeeded()  # which a test may look at
     first.send(signal.SIGKILL)
     assert first.end().status == -signal.SIGKILL
     # What the first was told is in its checkpoint.
