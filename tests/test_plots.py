@@ -1,4 +1,4 @@
-"""The figures: what is on them, that they are PNGs of a README's size, and that saving one is all or nothing."""
+"""The figures: what is on them, and that they are whole PNGs of a README's size."""
 
 from unittest.mock import patch
 
