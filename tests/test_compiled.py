@@ -29,7 +29,7 @@ def flat(tensors):
 EQ_8 = dataclasses.replace(RECIPES["1998"], name="eq. 8", loss="eq. 8", j=None)
 
 
-@pytest.mark.parametrize("recipe", [*RECIPES.values(), EQ_8], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [RECIPES["adam"], RECIPES["1998"], EQ_8], ids=lambda recipe: recipe.name)
 def test_weights_and_history_are_those_of_the_plain_path(recipe):
     compiled, plain = train(recipe, epochs=2), train(recipe, epochs=2, plain=True)
     assert path(compiled) == "compiled" and path(plain) == "plain"

@@ -13,8 +13,9 @@ import recipes
 from model import LeNet5, pad, scale
 from training import train
 
-ENTRIES = pytest.mark.parametrize(("entry", "name"), [("lenet5", "adam"), ("lenet5_1998", "1998")])
-FILES = {"adam": "Record/LeNet5.safetensors", "1998": "Record/1998/LeNet5.safetensors"}
+NAMES = [("lenet5", "adam"), ("lenet5_1998", "1998"), ("lenet5_best", "best")]
+ENTRIES = pytest.mark.parametrize(("entry", "name"), NAMES)
+FILES = {name: recipes.record_dir(recipe, "mnist") / checkpoint.FILE for name, recipe in recipes.RECIPES.items()}
 IMAGES = torch.arange(2 * 28 * 28, dtype=torch.uint8).view(2, 28, 28)
 
 

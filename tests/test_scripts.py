@@ -102,7 +102,7 @@ CONTRADICTIONS = {
     "--seed=1": "seed 0, not 1",
     "--recipe=1998": "recipe adam, not 1998",
     "--dataset=mnist": "data set digits, not mnist",
-    "--distort": "distortions False, not True",
+    "--no-distort": "distortions True, not False",
 }
 
 

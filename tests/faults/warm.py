@@ -5,5 +5,5 @@ from conftest import digits
 import training
 from recipes import RECIPES
 
-for recipe in RECIPES.values():
-    next(training.train(recipe.override(epochs=1), "digits", 0, digits("train"), digits("test")))
+for name in "adam", "1998":
+    next(training.train(RECIPES[name].override(epochs=1), "digits", 0, digits("train"), digits("test")))
