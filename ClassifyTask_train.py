@@ -1,6 +1,7 @@
 """Train LeNet-5: a recipe in, a checkpoint out after each epoch.
 
-python ClassifyTask_train.py                  the recipe of today: Adam, 20 epochs, batches of 32
+python ClassifyTask_train.py                  the recipe of today: Adam, 20 epochs, batches of 32, distorted digits
+python ClassifyTask_train.py --recipe best    ReLU, 60 epochs, a falling learning rate
 python ClassifyTask_train.py --recipe 1998    the network, loss and method as published
 """
 
@@ -55,7 +56,9 @@ def parse_arguments():
     parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="default: data")
     parser.add_argument("--record-dir", type=Path, metavar="DIR", help="where the checkpoint is written")
     parser.add_argument("--device", default="auto", help="cuda if there is one, else cpu; or any torch device")
-    parser.add_argument("--recipe", choices=RECIPES, default="adam", help="of today, or as published")
+    parser.add_argument(
+        "--recipe", choices=RECIPES, default="adam", help="of today, the most accurate one found, or as published"
+    )
     parser.add_argument(
         "--distort", action=BooleanOptionalAction, help="distort the training digits; default: the recipe's"
     )

@@ -15,7 +15,7 @@ evaluate: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: .venv/installed
 	$(BIN)/python -m tools.page

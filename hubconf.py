@@ -34,7 +34,7 @@ def lenet5_1998(pretrained=False):
 
 
 def lenet5_best(pretrained=False):
-    """As `lenet5` with ReLU in place of the squashing function (60,850 parameters), trained as well as was found."""
+    """As `lenet5` with ReLU in place of the squashing function (60,850 parameters), by the most accurate recipe."""
     return load(model.LeNet5(activation="relu"), "best/LeNet5.safetensors", pretrained)
 
 

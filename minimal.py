@@ -1,7 +1,7 @@
 """LeNet-5 on MNIST on one page: python minimal.py
 
-The network of model.py, Adam and one loop. ClassifyTask_train.py takes the same steps, faster, keeps what it
-does, and averages the weights besides; this prints the accuracy of the last ones.
+The network of model.py, Adam and one loop. ClassifyTask_train.py --no-distort takes the same steps, faster, keeps
+what it does, and also averages the weights; this prints the accuracy of the last ones.
 """
 
 from pathlib import Path

@@ -116,11 +116,12 @@ RECIPES = {
         Recipe(
             "best",  # chosen on held-out digits, too
             optimizer="adam",
-            learning_rates=cosine(40, 0.001),
+            learning_rates=cosine(60, 0.001),
             batch_size=32,
             average=True,
             distort=True,
-            strength=1.0,
+            strength=0.7,
+            elastic=0.5,
             network={"activation": "relu"},
         ),
         Recipe(

@@ -48,10 +48,7 @@ def elastics(recipe: Recipe) -> list[Recipe]:
 
 def schedules(recipe: Recipe) -> list[Recipe]:
     """The recipe with the learning rate along half a cosine down to nearly 0."""
-    return [
-        dataclasses.replace(recipe, batch_size=batch_size, learning_rates=cosine(epochs, rate))
-        for epochs, batch_size, rate in ((20, 32, 0.001), (40, 32, 0.001), (60, 32, 0.001), (60, 64, 0.002))
-    ]
+    return [dataclasses.replace(recipe, learning_rates=cosine(epochs, 0.001)) for epochs in (40, 60)]
 
 
 def shortened(recipe: Recipe) -> Recipe:

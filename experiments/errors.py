@@ -55,6 +55,7 @@ def summarize(misread: dict[str, dict[int, set[int]]]) -> dict:
         "recipes": recipes,
         "networks": len(every),
         "by_all": sorted(set.intersection(*every)),
+        "by_any": len(set.union(*every)),
         "comparisons": pairs,
     }
 
@@ -81,6 +82,7 @@ def shared(content: dict) -> str:
     for name, row in content["recipes"].items():
         errors = ", ".join(str(count) for count in row["errors"].values())
         lines.append(f"| {name} | {errors} | {row['by_all_seeds']} | {row['by_any_seed']} |")
+    lines.append(f"| all {content['networks']} networks | | {len(content['by_all'])} | {content['by_any']} |")
     return "\n".join(lines)
 
 
@@ -103,12 +105,10 @@ def draw(path: Path, images: np.ndarray, labels: np.ndarray, misread: dict[str, 
     count = {digit: sum(digit in digits for digits in misread.values()) for digit in set.union(*misread.values())}
     found = sorted(count, key=lambda digit: (-count[digit], digit))
     shown = found[: ROWS * plots.COLUMNS]
-    subtitle = (
-        f"the true class, and a dot for each network that misreads it; seed 0 of each; {len(found):,} digits in all"
-    )
+    subtitle = "the true class, and a dot for each network (seed 0) that misreads it"
     if len(found) > len(shown):
-        subtitle += f", the first {len(shown):,} shown"
-    axes, corners = plots.digit_grid(images[shown], "Test digits that are misread", subtitle, line=176)
+        subtitle += f"; the first {len(shown):,}"
+    axes, corners = plots.digit_grid(images[shown], f"The {len(found):,} test digits misread", subtitle, line=176)
     for (x, y), digit in zip(corners, shown):
         axes.text(x, y + plots.SIDE + 22, str(labels[digit]), va="center", weight="bold")
         for i, (name, digits) in enumerate(misread.items()):

@@ -6,6 +6,8 @@ python -m experiments.passes        Record/study/passes.json and passes.png, fro
 import statistics
 from pathlib import Path
 
+from matplotlib.ticker import MaxNLocator
+
 import plots
 import utils
 from experiments.study import COMPARED, compared, seeds_of
@@ -59,6 +61,7 @@ def draw(path: Path, curves: dict):
             axes.plot(*PAPER_TRAINING, "x", color=COLOURS["train"], markersize=8, markeredgewidth=2)
         axes.set(title=f"{name} ({len(row['seeds'])} seeds)", ylim=(0, 3), xlim=(0.5, len(passes) + 0.5))
         axes.set(xlabel="passes", ylabel="error (%)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend = panels[len(curves)]
     legend.set_axis_off()
     for subset, label in ("test", "test set"), ("train", "training set, while it is trained on"):

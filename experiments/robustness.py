@@ -9,7 +9,6 @@ about half the height of a character, rotations up to about 30 degrees. It gives
 """
 
 import functools
-import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -93,10 +92,8 @@ def main():
     path = utils.RECORD / ("tiny" if args.tiny else "study") / "robustness.json"
     files = {name: record_dir(compared(name), "mnist") / checkpoint.FILE for name in COMPARED}
     files = {name: file for name, file in files.items() if file.exists() or not args.tiny}
-    for file in files.values():
-        checkpoint.load(file)  # one that is missing or damaged is told at once
-    digests = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
-    study = Study(path, "python -m experiments.robustness" + " --tiny" * args.tiny, checkpoints=digests)
+    digests = {name: checkpoint.digest(checkpoint.load(file).reported, {}) for name, file in files.items()}
+    study = Study(path, "python -m experiments.robustness" + " --tiny" * args.tiny, weights=digests)
     tasks = [
         {"network": name, "change": change, "amount": amount}
         for change, (_, amounts, *_) in CHANGES.items()

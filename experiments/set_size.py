@@ -36,9 +36,9 @@ def main():
     study = Study(path, "python -m experiments.set_size" + " --tiny" * args.tiny, summarize, dataset=dataset)
     tasks = [
         {"recipe": name, "size": size, "seed": seed, "epochs": 1 if args.tiny else 20}
+        for seed in seeds
         for size in sizes
         for name in NAMES
-        for seed in seeds
     ]
     for task in tasks:
         if task["size"] == ALL and not study.find(task):
@@ -75,20 +75,20 @@ def summarize(runs: list[dict]) -> dict:
 def tables(content: dict) -> dict[str, str]:
     """What docs/study.md shows, in Markdown: errors in %, mean ± deviation, a row for each size."""
     errors = content["errors"]
-    lines = [f"| digits | {' | '.join(errors)} |", "|---:" * (len(errors) + 1) + "|"]
+    lines = [f"| digits | {' | '.join(errors)} | seeds |", "|---:" * (len(errors) + 2) + "|"]
     for size in dict.fromkeys(size for sizes in errors.values() for size in sizes):
         rows = [sizes.get(size) for sizes in errors.values()]
         cells = [f"{100 - 100 * row['mean']:.2f} ± {100 * row['deviation']:.2f}" if row else "" for row in rows]
-        lines.append(f"| {int(size):,} | {' | '.join(cells)} |")
+        seeds = min(row["seeds"] for row in rows if row)
+        lines.append(f"| {int(size):,} | {' | '.join(cells)} | {seeds} |")
     return {"errors": "\n".join(lines)}
 
 
 @plots.style()
 def draw(path: Path, errors: dict, dataset: str):
-    seeds = max(row["seeds"] for sizes in errors.values() for row in sizes.values())
-    subtitle = (
-        f"{dataset}; mean and deviation of {seeds} seeds; 20 passes through the digits chosen, whatever their number"
-    )
+    counts = sorted({row["seeds"] for sizes in errors.values() for row in sizes.values()})
+    seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    subtitle = f"mean and deviation of {seeds} seeds; 20 passes through the digits chosen, whatever their number"
     figure = plots.new_figure("Test error against the size of the training set", subtitle, height=4.6)
     axes = figure.subplots()
     styles = zip((plots.BLUE, plots.BLUE, plots.VERMILLION, plots.VERMILLION), ("-", "--", "--", "-"))
