@@ -110,6 +110,14 @@ def program(study):
     yield f"| {found['training_mib'] - found['import_mib']:.0f} MiB |"
 
 
+def cost_of_distorting(study):
+    seconds = [
+        [run["seconds"] for run in study["runs"] if run["variant"] == f"adam, strength {strength}"]
+        for strength in (0, 0.7)
+    ]
+    yield f"distorting makes training {sum(seconds[1]) / sum(seconds[0]):.1f} times as long"
+
+
 def choices_of_adam(study):
     yield from (
         line for line in choices.table(choices.summarize(study["runs"])["variants"]).splitlines() if "| adam" in line
@@ -125,6 +133,7 @@ SAID = [  # page, file in Record/, what the page says of it
     ("docs/training.md", "seeds.json", averages),
     ("docs/training.md", "study/seeds-undistorted.json", undistorted),
     ("docs/training.md", "study/choices.json", choices_of_adam),
+    ("docs/training.md", "study/distortions.json", cost_of_distorting),
     ("docs/1998.md", "study/seeds-1998.json", by_1998),
     ("docs/1998.md", "study/seeds-1998-distorted.json", distorted_1998),
     ("docs/speed.md", "study/benchmark.json", steps),
