@@ -110,6 +110,11 @@ def program(study):
     yield f"| {found['training_mib'] - found['import_mib']:.0f} MiB |"
 
 
+def faults(search):
+    assert search["failed"] == 0
+    yield from (f"| {kind} | {times:,} |" for kind, times in search["tried"].items())
+
+
 def cost_of_distorting(study):
     seconds = [
         [run["seconds"] for run in study["runs"] if run["variant"] == f"adam, strength {strength}"]
@@ -136,6 +141,7 @@ SAID = [  # page, file in Record/, what the page says of it
     ("docs/training.md", "study/distortions.json", cost_of_distorting),
     ("docs/1998.md", "study/seeds-1998.json", by_1998),
     ("docs/1998.md", "study/seeds-1998-distorted.json", distorted_1998),
+    ("docs/reference.md", "study/faults.json", faults),
     ("docs/speed.md", "study/benchmark.json", steps),
     ("docs/speed.md", "study/benchmark.json", program),
 ]
