@@ -1,7 +1,7 @@
 """The paper's figure 13 and its section on invariance and noise: accuracy on test digits that are changed on purpose.
 
 python -m experiments.robustness            Record/study/robustness.json and robustness.png; goes on where it stopped
-python -m experiments.robustness --tiny     a rehearsal: 200 digits
+python -m experiments.robustness --tiny     a rehearsal on the small digits, into Record/tiny
 
 Each network of Record/ reads all 10,000 test digits, rotated, scaled, moved, with thinner or thicker strokes, and with
 noise. The paper states limits for its network, trained with distortions: scale up to about a factor of 2, shifts of
@@ -86,7 +86,7 @@ CHANGES: dict[str, tuple[Callable[[Tensor, float], Tensor], tuple[float, ...], s
 
 def main():
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--tiny", action="store_true", help="a rehearsal on 200 small digits, into Record/tiny")
+    parser.add_argument("--tiny", action="store_true", help="a rehearsal on the small digits, into Record/tiny")
     args = parser.parse_args()
     dataset = mnist.find_dataset("digits" if args.tiny else "mnist", args.data_dir)
     path = utils.RECORD / ("tiny" if args.tiny else "study") / "robustness.json"

@@ -59,7 +59,7 @@ def command(recipe: Recipe, plain: bool) -> str:
     return " ".join(words + ["--plain"] * plain)
 
 
-def tables(content: dict | None = None) -> dict[str, str]:
+def tables() -> dict[str, str]:
     """What docs/study.md shows of all files, in Markdown: errors in %, mean ± deviation."""
     lines = ["| training | seeds | test error, % | last weights, % | seconds |", "|---|---:|---:|---:|---:|"]
     for name in COMPARED:
