@@ -1,68 +1,142 @@
-"""Read digits in pictures of one's own: picture files in, digits out.
+"""Read digits and whole numbers in pictures of one's own: picture files in, what they say out.
 
 python ClassifyTask_predict.py seven.jpg             file, digit, probability, runner-up
-python ClassifyTask_predict.py seven.jpg --csv       the same as comma-separated values
-python ClassifyTask_predict.py seven.jpg --figure    and what every layer saw: Record/prediction-1.png
+python ClassifyTask_predict.py house.jpg             the same of a whole number, and the probability of each digit
+python ClassifyTask_predict.py seven.jpg --csv       as comma-separated values
+python ClassifyTask_predict.py seven.jpg --figure    and what the network saw: Record/prediction-1.png
 
-One digit a picture, on a plain ground: a scan, a photo, a drawing; dark on light, or light on dark.
+One digit or one line of digits a picture, on a plain ground: a scan, a photo, a drawing; dark on light, or light on
+dark. Only digits are read.
 """
 
 import csv
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 import checkpoint
 import diagrams
+import reader
 import utils
-from model import pad, scale
-from pictures import prepare, read_grey
+from model import LeNet5, pad, scale
+from pictures import prepare, prepare_line, read_grey
+from utils import UserError
+
+
+class Answer(NamedTuple):
+    number: str
+    probability: float
+    runner_up: str
+    digits: list[float]  # of a whole number, the probability of each digit
+    draw: Callable[[Path, str], None]  # draws what the network saw, given the file to write and the picture's name
 
 
 def main() -> int:
     args = parse_arguments()
     device = utils.pick_device(args.device)
     folder = args.record_dir or (args.checkpoint.parent if args.checkpoint else utils.RECORD)
-    model = checkpoint.network(checkpoint.load(args.checkpoint or folder / checkpoint.FILE)).to(device)
+    digits, numbers = load_networks(args, folder, device)
     rows = csv.writer(sys.stdout, lineterminator="\n")
     if args.csv:
-        rows.writerow(["file", "digit", "probability", "runner_up"])
+        rows.writerow(["file", "number", "probability", "runner_up"])
     status = 0
-    for number, path in enumerate(args.pictures, 1):
+    for index, path in enumerate(args.pictures, 1):
         try:
-            grey = read_grey(path)  # (H, W)
-            image = prepare(grey)  # (28, 28)
+            answer = read(read_grey(path), digits, numbers)
         except ValueError as error:  # the other pictures are read all the same
             print(f"{Path(sys.argv[0]).name}: {printable(path)} {' '.join(str(error).split())}", file=sys.stderr)
             status = 2
             continue
-        with torch.inference_mode():
-            states = model.states(scale(pad(torch.from_numpy(image)[None].to(device))))
-        probabilities = states["output"][0].softmax(0)  # (10,)
-        digit, runner_up = probabilities.topk(2).indices.tolist()
         if args.csv:
-            rows.writerow([path, digit, f"{probabilities[digit]:.4f}", runner_up])
+            rows.writerow([path, answer.number, f"{answer.probability:.4f}", answer.runner_up])
         else:
-            print(f"{printable(path)}: {digit}, probability {probabilities[digit]:.1%}, runner-up {runner_up}")
+            each = f"; of each digit {', '.join(f'{p:.1%}' for p in answer.digits)}" if answer.digits else ""
+            share = f"probability {answer.probability:.1%}, runner-up {answer.runner_up or 'none'}"
+            print(f"{printable(path)}: {answer.number}, {share}{each}")
         if args.figure:
-            with utils.whole_files(folder / f"prediction-{number}.png") as temporary:
-                file = temporary / f"prediction-{number}.png"
-                diagrams.layer_states(file, printable(Path(path.name)), grey, image, model, states)
+            with utils.whole_files(folder / f"prediction-{index}.png") as temporary:
+                answer.draw(temporary / f"prediction-{index}.png", printable(Path(path.name)))
     return status
 
 
 def parse_arguments():
     parser = utils.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="a picture file with one digit in it")
-    parser.add_argument("--csv", action="store_true", help="print file,digit,probability,runner_up")
-    parser.add_argument("--figure", action="store_true", help="draw what each layer saw: prediction-1.png, -2.png, ...")
-    where = f"default: {checkpoint.FILE} in the record folder"
+    what = "a picture file with one digit in it, or with one line of digits"
+    parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help=what)
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--digit", action="store_true", help="each picture holds one digit; default: found out")
+    kind.add_argument("--number", action="store_true", help="each picture holds a line of digits")
+    parser.add_argument("--csv", action="store_true", help="print file,number,probability,runner_up")
+    parser.add_argument(
+        "--figure", action="store_true", help="draw what the network saw: prediction-1.png, -2.png, ..."
+    )
+    where = f"of digits or of numbers; default: {checkpoint.FILE} in the record folder, and in numbers/ below it"
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=where)
-    where = "of the figures and the checkpoint; default: the folder of FILE, or Record"
+    where = "of the figures and the checkpoints; default: the folder of FILE, or Record"
     parser.add_argument("--record-dir", type=Path, metavar="DIR", help=where)
     parser.add_argument("--device", default="auto", help="cuda if there is one, else cpu; or any torch device")
     return parser.parse_args()
+
+
+def load_networks(args, folder: Path, device: torch.device) -> tuple[LeNet5 | None, LeNet5 | None]:
+    """The network that reads single digits and the one that reads numbers; None for what is not to be read.
+
+    Without `--number`, a record folder that has no network for numbers is one for digits. Raises UserError if the
+    checkpoint named reads the other kind than the flag says.
+    """
+    if args.checkpoint:
+        found = checkpoint.load(args.checkpoint)
+        of_numbers = found.recipe.loss == "ctc"
+        if of_numbers and args.digit or not of_numbers and args.number:
+            flag, kind = ("--digit", "numbers") if of_numbers else ("--number", "single digits")
+            raise UserError(f"{args.checkpoint} reads {kind}; leave {flag} out, or name another --checkpoint")
+        network = checkpoint.network(found).to(device)
+        return (None, network) if of_numbers else (network, None)
+    file = folder / "numbers" / checkpoint.FILE
+    with_numbers = args.number or (not args.digit and file.exists())
+    digits = None if args.number else checkpoint.network(checkpoint.load(folder / checkpoint.FILE)).to(device)
+    return digits, checkpoint.network(checkpoint.load(file)).to(device) if with_numbers else None
+
+
+def read(grey: np.ndarray, digits: LeNet5 | None, numbers: LeNet5 | None) -> Answer:
+    """What a picture (H, W) says; given both networks, that for digits has the word on what the other takes for one.
+
+    Raises ValueError if nothing can be read.
+    """
+    if numbers:
+        answer = read_number(grey, numbers)
+        if len(answer.number) > 1 or not digits:
+            if not answer.number:
+                raise ValueError("shows no digit that can be read; write larger, or with a thicker pen")
+            return answer
+    return read_digit(grey, digits)
+
+
+def read_digit(grey: np.ndarray, model: LeNet5) -> Answer:
+    image = prepare(grey)  # (28, 28)
+    with torch.inference_mode():
+        states = model.states(scale(pad(torch.from_numpy(image)[None].to(next(model.parameters()).device))))
+    probabilities = states["output"][0].softmax(0)  # (10,)
+    digit, runner_up = probabilities.topk(2).indices.tolist()
+
+    def draw(path: Path, name: str):
+        diagrams.layer_states(path, name, grey, image, model, states)
+
+    return Answer(str(digit), probabilities[digit].item(), str(runner_up), [], draw)
+
+
+def read_number(grey: np.ndarray, model: LeNet5) -> Answer:
+    line = prepare_line(grey)  # (32, W)
+    reading = reader.read(model, line)
+
+    def draw(path: Path, name: str):
+        diagrams.sweep(path, name, grey, line, reading)
+
+    return Answer(reading.number, reading.probability, reading.runner_up, reading.digits, draw)
 
 
 def printable(path: Path) -> str:

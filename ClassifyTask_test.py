@@ -34,6 +34,8 @@ def main():
         folder = args.record_dir or record_dir(RECIPES[args.recipe].override(distort=args.distort), dataset)
     path = args.checkpoint or folder / checkpoint.FILE
     trained = checkpoint.load(path)
+    if trained.recipe.loss == "ctc":
+        raise UserError(f"{path} reads whole numbers, and is tested by python -m experiments.numbers; name another")
     if args.dataset not in ("auto", trained.dataset):
         raise UserError(
             f"{path} was trained on {trained.dataset}, not {args.dataset}; leave --dataset out to test it on "

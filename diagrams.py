@@ -1,6 +1,6 @@
-"""The network drawn: its architecture, and the state of every layer for one picture. In the style of plots.py.
+"""The network drawn: its architecture, the state of every layer for one picture, and its sweep over a line of digits.
 
-Both figures are drawn on a canvas: lengths are pixels of 1,660 across, counted from the upper left corner.
+In the style of plots.py, on a canvas: lengths are pixels of 1,660 across, counted from the upper left corner.
 """
 
 import warnings
@@ -16,6 +16,7 @@ from torch import Tensor
 import plots
 from model import LeNet5, Squash
 from plots import BLUE, GREEN, GREY, INK, ORANGE, PALE, PURPLE, VERMILLION
+from reader import STEP, WINDOW, Reading, best_places
 
 # ---------------------------------------------------------------------------------------------- the architecture
 
@@ -201,3 +202,47 @@ def draw_classes(axes: Axes, scores: np.ndarray, probabilities: np.ndarray, y: i
         axes.text(x + 45, y - 8, f"{100 * probability:.1f}", size=8, color=colour, ha="center")
         axes.text(x + 45, y + height + 32, str(digit), size=11, weight="bold" if best else "normal", ha="center")
         axes.text(x + 45, y + height + 58, f"{score:.1f}".replace("-", "−"), size=8, color=GREY, ha="center")
+
+
+# ---------------------------------------------------------------------------------------------- the sweep
+
+
+@plots.style()
+def sweep(path: Path, name: str, picture: np.ndarray | None, line: np.ndarray, reading: Reading):
+    """How a number was read, as in the paper's figure 25: the picture (H, W), if any; the line (32, W') that was swept;
+    the probability of each class at every place, and the best path."""
+    unit = min(1604 / line.shape[1], 10)  # the side of a pixel of the line
+    factor = 0 if picture is None else min(300 / picture.shape[0], 1604 / picture.shape[1])
+    above = 190 if picture is None else 250 + factor * picture.shape[0]
+    below = above + 32 * unit + 94
+    name = (name if len(name) <= 36 else f"…{name[-35:]}").replace("$", r"\$")
+    subtitle = f"probability {100 * reading.probability:.1f} %; runner-up {reading.runner_up or 'none'}"
+    height = (below + 11 * ROW + 30) / plots.DPI
+    axes = plots.canvas(plots.new_figure(f"{name}: read as {reading.number or 'nothing'}", subtitle, height))
+    if picture is not None:
+        axes.text(28, 176, "the picture", color=GREY)
+        plots.draw_image(axes, picture, (28, 190, factor * picture.shape[1], factor * picture.shape[0]))
+    axes.text(28, above - 14, "the line that is swept, 32 pixels high", color=GREY)
+    plots.draw_image(axes, 255 - line, (28, above, unit * line.shape[1], 32 * unit))
+    axes.text(
+        28, below - 54, "the probability of each class at every place, and the best path through them", color=GREY
+    )
+    draw_places(axes, reading.scores, 28 + unit * (WINDOW - STEP) / 2, below, unit * STEP)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a file's name may hold what the font does not
+        plots.save(axes.figure, path)
+
+
+ROW = 22  # pixels: the height of a class
+
+
+def draw_places(axes: Axes, scores: Tensor, x: float, y: float, step: float):
+    """The probability of each class (rows) at each place (columns), and above them what the best path reads there."""
+    probabilities = scores.softmax(1).T.numpy(force=True)  # (11, T)
+    classes, places = probabilities.shape
+    plots.draw_image(axes, probabilities, (x, y, step * places, ROW * classes), "gray_r", (0, 1))
+    for i in range(classes):
+        text = str(i) if i < 10 else "none"
+        axes.text(x - 10, y + ROW * (i + 0.5), text, color=GREY, size=7, ha="right", va="center_baseline")
+    for place, digit in best_places(scores):
+        axes.text(x + step * (place + 0.5), y - 12, str(digit), color=VERMILLION, weight="bold", size=11, ha="center")

@@ -78,8 +78,8 @@ class Subsampling(nn.Module):
         self.bias = nn.Parameter(torch.empty(maps))
         self.squash = squash
 
-    def forward(self, maps: Tensor) -> Tensor:
-        sums = F.avg_pool2d(maps, 2, divisor_override=1)
+    def forward(self, maps: Tensor, stride: int | tuple[int, int] = 2) -> Tensor:
+        sums = F.avg_pool2d(maps, 2, stride, divisor_override=1)
         return self.squash(self.coefficient.view(-1, 1, 1) * sums + self.bias.view(-1, 1, 1))
 
 
@@ -156,7 +156,7 @@ CONNECTION = {
     "full": lambda: nn.Conv2d(6, 16, 5),
 }
 ACTIVATION = {"squash": Squash, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
-OUTPUT = {"linear": lambda: nn.Linear(84, 10), "rbf": RBF}
+OUTPUT = {"linear": lambda classes: nn.Linear(84, classes), "rbf": lambda classes: RBF()}
 
 
 def choose(what: str, options: dict, name: str):
@@ -181,13 +181,18 @@ class LeNet5(nn.Module):
     `output="rbf"` is the published network (60,000). `subsampling="average", connection="full", activation="tanh"`
     (or "sigmoid", "relu") is the simplified network that most repositories call LeNet-5 (61,706).
 
+    `classes` is the number of linear outputs: reader.py has an eleventh, for "no digit here".
+
     C5 is a convolution, so the network reads wide pictures, too: (N, 1, 32, W) with W > 32 -> (N, T, 10), the scores at
     T = (W - 32) // 4 + 1 places, 4 pixels apart (section VII). Raises ValueError on pictures of another height or
-    narrower than 32, and on an option that does not exist. Weights start as reset_parameters says.
+    narrower than 32, on an option that does not exist, and on RBF units for other than ten classes. Weights start as
+    reset_parameters says.
     """
 
-    def __init__(self, subsampling="trainable", connection="table", activation="squash", output="linear"):
+    def __init__(self, subsampling="trainable", connection="table", activation="squash", output="linear", classes=10):
         super().__init__()
+        if output == "rbf" and classes != 10:
+            raise ValueError(f"there are codes for ten classes, not for {classes}")
         subsample = choose("subsampling", SUBSAMPLING, subsampling)
         self.squash = choose("activation", ACTIVATION, activation)()
         self.c1 = nn.Conv2d(1, 6, 5)
@@ -197,7 +202,7 @@ class LeNet5(nn.Module):
         self.c5 = nn.Conv2d(16, 120, 5)
         self.places = Places()
         self.f6 = nn.Linear(120, 84)
-        self.output = choose("output", OUTPUT, output)()
+        self.output = choose("output", OUTPUT, output)(classes)
         self.reset_parameters()
 
     def layers(self) -> dict[str, list[nn.Module]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from model import BOUNDS, map_loss, mse_loss
 from utils import RECORD
 
-LOSSES = ("cross-entropy", "eq. 8", "eq. 9")
+LOSSES = ("cross-entropy", "eq. 8", "eq. 9", "ctc")
 OPTIMIZERS = ("adam", "diagonal-lm")
 
 
@@ -25,7 +25,7 @@ class Recipe:
     learning_rates: tuple[float, ...]  # one for each epoch
     batch_size: int
     optimizer: str  # "adam", or "diagonal-lm": the method of 1998
-    loss: str = "cross-entropy"  # or the paper's "eq. 8" or "eq. 9", both for RBF outputs
+    loss: str = "cross-entropy"  # or the paper's "eq. 8" or "eq. 9", both for RBF outputs; "ctc": reader.py
     j: float | None = None  # the constant of eq. 9, its "rubbish" class
     factor: float | None = None  # times the sum of a batch's losses; None: 1 / batch size, which makes it their mean
     average: bool = False  # report the running average of the weights, of time constant one epoch
@@ -42,7 +42,7 @@ class Recipe:
             "learning_rates": 0 < len(rates) <= 5_000 and all(0 < rate < 1e9 for rate in rates),
             "batch_size": isinstance(self.batch_size, int) and 0 < self.batch_size < 1e9,
             "optimizer": self.optimizer in OPTIMIZERS,
-            "loss": self.loss in LOSSES and (rbf or self.loss == "cross-entropy"),
+            "loss": self.loss in LOSSES and (rbf or not self.loss.startswith("eq.")),
             "j": self.j is None if self.loss != "eq. 9" else self.j is not None and abs(self.j) < 1e9,
             "factor": self.factor is None or 0 < self.factor < 1e9,
             "average": isinstance(self.average, bool),
@@ -145,7 +145,7 @@ def record_dir(recipe: Recipe, dataset: str) -> Path:
     names = []
     if recipe.name != "adam":
         names.append(recipe.name)
-    if recipe.distort != RECIPES[recipe.name].distort:
+    if recipe.distort != RECIPES.get(recipe.name, recipe).distort:
         names.append("distorted" if recipe.distort else "undistorted")
     if dataset != "mnist":
         names.append(dataset)

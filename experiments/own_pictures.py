@@ -1,10 +1,12 @@
 """Does it read one's own pictures? Test digits as large pictures, prepared and read as ClassifyTask_predict.py does.
 
 python -m experiments.own_pictures            Record/study/own_pictures.json and own_pictures.png
+python -m experiments.own_pictures --numbers  Record/study/own_numbers.json: the same of lines of test digits
 
 The preparation was made with digits of the training set alone; the test digits measure it.
 """
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -16,9 +18,10 @@ from tqdm import tqdm
 import checkpoint
 import mnist
 import plots
+import reader
 import utils
 from model import pad
-from pictures import prepare, read_grey
+from pictures import prepare, prepare_line, read_grey
 from recipes import RECIPES, record_dir
 from utils import UserError
 
@@ -33,7 +36,10 @@ def main():
     )
     parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--numbers", action="store_true", help="lines of 1 to 6 digits, read by Record/numbers")
     args = parser.parse_args()
+    if args.numbers:
+        return measure_numbers(mnist.load_dataset("mnist", args.data_dir, "test"))
     device = utils.pick_device(args.device)
     trained = checkpoint.load(args.checkpoint)
     model = checkpoint.network(trained).to(device)
@@ -68,14 +74,46 @@ def main():
         )
 
 
-def picture_file(digit: np.ndarray, rng: np.random.Generator) -> bytes:
-    """A digit (28, 28) as a large JPEG: any size, place and colour, dark on light or the reverse, shaded and noisy."""
+def measure_numbers(test_set: tuple[torch.Tensor, torch.Tensor]):
+    """How many lines are read correctly as pictures, beside those read correctly as they are."""
+    path = record_dir(reader.RECIPE, "mnist") / checkpoint.FILE
+    model = checkpoint.network(checkpoint.load(path))
+    right = plain_right = index = 0
+    for lines, numbers in tqdm(reader.test_lines(test_set, COUNT, np.random.default_rng(SEED)), disable=None):
+        for line, number in zip(lines.numpy(), numbers):
+            line = line[:, : np.flatnonzero(line.any(0))[-1] + 1 + reader.MARGIN]  # without what the widest line needs
+            index, text = index + 1, "".join(map(str, number))
+            plain_right += reader.read(model, line).number == text
+            file = picture_file(line, np.random.default_rng([SEED, index]))
+            with contextlib.suppress(ValueError):
+                right += reader.read(model, prepare_line(read_grey(io.BytesIO(file)))).number == text
+    result = {
+        "command": "python -m experiments.own_pictures --numbers",
+        "pictures": COUNT,
+        "accuracy": right / COUNT,
+        "plain_accuracy": plain_right / COUNT,
+        "kept": right / plain_right,
+        "versions": utils.versions(),
+    }
+    utils.save_json(utils.RECORD / "study" / "own_numbers.json", result)
+    print("of {pictures:,} lines as pictures {accuracy:.1%} are right, of the plain ones".format(**result), end=" ")
+    print("{plain_accuracy:.1%}: {kept:.1%} of it is kept".format(**result))
+
+
+def picture_file(image: np.ndarray, rng: np.random.Generator) -> bytes:
+    """A digit (28, 28) or a line (32, W) as a large JPEG: any size, place and colour, dark on light or the reverse,
+    shaded and noisy."""
     height, width = rng.integers(200, 800, 2)
-    side = int(min(height, width) * rng.uniform(0.4, 1))
-    top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)
+    if image.shape[0] == image.shape[1]:
+        tall = wide = int(min(height, width) * rng.uniform(0.4, 1))
+    else:  # a line is as wide as its digits need, which are 25 to 250 pixels high
+        unit = rng.uniform(1.25, 12.5)
+        tall, wide = int(unit * image.shape[0]), int(unit * image.shape[1])
+        height, width = max(height, tall), max(width, wide)
+    top, left = rng.integers(0, height - tall + 1), rng.integers(0, width - wide + 1)
     ink = np.zeros((height, width, 1))
-    large = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
-    ink[top : top + side, left : left + side, 0] = np.asarray(large) / 255
+    large = Image.fromarray(image).resize((wide, tall), Image.Resampling.BICUBIC)
+    ink[top : top + tall, left : left + wide, 0] = np.asarray(large) / 255
     dark, light = rng.uniform(0, 100, 3), rng.uniform(150, 255, 3)
     paper, pen = (light, dark) if rng.random() < 0.5 else (dark, light)
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]

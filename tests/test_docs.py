@@ -123,6 +123,11 @@ def cost_of_distorting(study):
     yield f"distorting makes training {sum(seconds[1]) / sum(seconds[0]):.1f} times as long"
 
 
+def numbers_in_pictures(study):
+    found, plain, kept = (f"{100 * study[key]:.1f} %" for key in ("accuracy", "plain_accuracy", "kept"))
+    yield f"{found} are read correctly, and {plain} of the same lines as they are: {kept} of it is kept"
+
+
 def choices_of_adam(study):
     yield from (
         line for line in choices.table(choices.summarize(study["runs"])["variants"]).splitlines() if "| adam" in line
@@ -141,6 +146,7 @@ SAID = [  # page, file in Record/, what the page says of it
     ("docs/training.md", "study/distortions.json", cost_of_distorting),
     ("docs/1998.md", "study/seeds-1998.json", by_1998),
     ("docs/1998.md", "study/seeds-1998-distorted.json", distorted_1998),
+    ("docs/numbers.md", "study/own_numbers.json", numbers_in_pictures),
     ("docs/reference.md", "study/faults.json", faults),
     ("docs/speed.md", "study/benchmark.json", steps),
     ("docs/speed.md", "study/benchmark.json", program),

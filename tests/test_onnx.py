@@ -9,7 +9,8 @@ import torch
 from conftest import reference
 
 import checkpoint
-from model import LeNet5, pad
+import reader
+from model import LeNet5, pad, scale
 from tools import export_onnx
 from utils import class_scores
 
@@ -32,11 +33,23 @@ SIMPLE = {"subsampling": "average", "connection": "full", "activation": "sigmoid
 def test_scores_are_those_of_pytorch(tmp_path, arguments):
     torch.manual_seed(0)
     model = checkpoint.network(reference()) if arguments is None else LeNet5(**arguments).eval()
-    export_onnx.export(model, tmp_path / "file.onnx")
+    export_onnx.export(export_onnx.Exported(model), tmp_path / "file.onnx")
     for count in (1, 3, 1000):
         images = torch.randint(256, (count, 28, 28), dtype=torch.uint8)
         scores = export_onnx.run(tmp_path / "file.onnx", images.numpy())
         np.testing.assert_allclose(scores, class_scores(model, pad(images)), rtol=1e-5, atol=1e-4)
+
+
+def test_lines_of_any_width(tmp_path):
+    torch.manual_seed(0)
+    model = LeNet5(**reader.RECIPE.network).eval()
+    export_onnx.export(export_onnx.Swept(model), tmp_path / "file.onnx", "lines", torch.zeros(2, 32, 60).byte())
+    for count, width in ((1, 34), (3, 35), (2, 300)):
+        lines = torch.randint(256, (count, 32, width), dtype=torch.uint8)
+        with torch.inference_mode():
+            expected = reader.sweep(model, scale(lines))
+        scores = export_onnx.run(tmp_path / "file.onnx", lines.numpy(), "lines")
+        np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_a_difference_is_an_error_and_nothing_is_written(run_main, monkeypatch, tmp_path):

@@ -3,18 +3,20 @@
 import dataclasses
 import functools
 import json
+import shutil
 import statistics
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 
 import checkpoint
 import mnist as datasets
 import plots
 import training
-from experiments import distortions, errors, own_pictures, passes, robustness, seeds, set_size
+from experiments import distortions, errors, numbers, own_pictures, passes, robustness, seeds, set_size
 from experiments.study import COMPARED, Study, compared, mean_and_deviation, seeds_path
 from model import pad
 from recipes import RECIPES, Recipe
@@ -167,6 +169,26 @@ def test_mcnemar_by_hand():
     assert errors.mcnemar({1, 2, 3}, {3}) == {"only_one": 2, "only_other": 0, "p": 0.5}
     assert errors.mcnemar(set(range(10)), {20}) == {"only_one": 10, "only_other": 1, "p": 24 / 2**11}
     assert errors.mcnemar({1}, {1})["p"] == 1
+
+
+def test_whole_numbers(run_main, tmp_path):
+    """From the committed digit network; the second start trains nothing, and finds the same."""
+    start = tmp_path / "Record" / "best" / checkpoint.FILE
+    start.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "Record" / "best" / checkpoint.FILE, start)
+    run_main(numbers.main, "--tiny", "--seeds", 3, "--jobs", 1).succeeded()
+    path = tmp_path / "Record" / "tiny" / "numbers.json"
+    found = read(path)
+    assert 0 < found["mean"]["digits"] < found["mean"]["lines"] <= 1
+    assert {len(found["runs"][0][what]) for what in ("length", "gap", "slant", "noise")} == {6, 10, 7}
+    path.unlink()
+    run_main(numbers.main, "--tiny", "--seeds", 3, "--jobs", 1).succeeded()
+    assert read(path) == found
+
+
+def test_errors_of_numbers():
+    outcomes = [([1, 2], [1, 2]), ([3], [3, 3]), ([4, 5, 6], [5, 7]), ([], [])]
+    assert numbers.errors(outcomes) == {"lines": 0.5, "digits": 3 / 6}
 
 
 def test_set_sizes_and_their_runs_with_all_digits(run_main, two_seeds, tmp_path, monkeypatch):
