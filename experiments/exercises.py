@@ -9,6 +9,7 @@ part.
 
 import dataclasses
 import functools
+import itertools
 import math
 from pathlib import Path
 
@@ -159,7 +160,16 @@ def worked_out() -> dict:
         "coefficient": coefficient_gradient(),
         "moves": {pixels: moves(pixels) for pixels in (1, 2, 3, 4)},
         "symmetry": {connection: symmetry(connection) for connection in WIRING},
+        "paths": {number: [paths(number, places) for places in range(1, 7)] for number in ("1", "12", "11")},
     }
+
+
+def paths(number: str, places: int) -> int:
+    """Exercise 9: how many paths through the classes write a number; a space stands for "none"."""
+    written = [
+        "".join(c for c, _ in itertools.groupby(path)) for path in itertools.product({*number, " "}, repeat=places)
+    ]
+    return sum(text.replace(" ", "") == number for text in written)
 
 
 def count_c3() -> dict:
@@ -276,6 +286,7 @@ def tables(content: dict) -> dict[str, str]:
     steps = [[name, *(error(found[name], prefix) for prefix in ("first_", "", "last_"))] for name in STEPS]
     counts = [[name, *(f"{number:,}" for number in row.values())] for name, row in known["c3"].items()]
     bends = [[f"{number + 0.0:.4f}".replace("-", "−") for number in row] for row in known["squash"]["rows"]]
+    ways = [[number, *(count or "none" for count in counts)] for number, counts in known["paths"].items()]
     return {
         "c3": markdown(["C3", "kernels", "parameters", "connections"], counts),
         "squash": markdown(["a", "f(a)", "f′(a)", "f″(a)"], bends),
@@ -287,6 +298,7 @@ def tables(content: dict) -> dict[str, str]:
             [wiring_row(wiring, known, found[name]) for wiring, name in zip(WIRING, ("default", "groups", "full"))],
         ),
         "steps": markdown(["training", "held-out error, first epoch, %", "at the end, %", "last weights, %"], steps),
+        "paths": markdown(["number", "1 place", *(f"{places} places" for places in range(2, 7))], ways),
     }
 
 

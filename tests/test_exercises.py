@@ -12,7 +12,7 @@ from experiments.study import Study
 PAGE = (ROOT / "docs" / "exercises.md").read_text(encoding="utf-8")
 TABLE = re.compile(r"<!-- exercises: (\w+) -->\n(.*?)\n?<!-- /exercises -->", re.DOTALL)
 SHOWN = dict(TABLE.findall(PAGE))
-COUNTED = ("c3", "squash", "fields")
+COUNTED = ("c3", "squash", "fields", "paths")
 
 
 def test_a_small_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
