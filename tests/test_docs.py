@@ -128,6 +128,11 @@ def numbers_in_pictures(study):
     yield f"{found} are read correctly, and {plain} of the same lines as they are: {kept} of it is kept"
 
 
+def activation_for_numbers(study):
+    relu, squash = (f"{100 - 100 * study['variants'][name]['mean']:.2f}" for name in ("relu", "squash"))
+    yield f"{relu} % of the lines were wrong with it, and {squash} % with the squashing function of 1998 (one run each;"
+
+
 def choices_of_adam(study):
     yield from (
         line for line in choices.table(choices.summarize(study["runs"])["variants"]).splitlines() if "| adam" in line
@@ -147,6 +152,7 @@ SAID = [  # page, file in Record/, what the page says of it
     ("docs/1998.md", "study/seeds-1998.json", by_1998),
     ("docs/1998.md", "study/seeds-1998-distorted.json", distorted_1998),
     ("docs/numbers.md", "study/own_numbers.json", numbers_in_pictures),
+    ("docs/numbers.md", "study/numbers-choice.json", activation_for_numbers),
     ("docs/reference.md", "study/faults.json", faults),
     ("docs/speed.md", "study/benchmark.json", steps),
     ("docs/speed.md", "study/benchmark.json", program),

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import reference
+from conftest import ROOT, reference
+from PIL import Image
 from selenium.webdriver.common.action_chains import ActionBuilder
 from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.keys import Keys
@@ -16,8 +17,9 @@ from test_pictures import shaded, stroke
 
 import checkpoint
 import mnist as datasets
+import reader
 from model import pad, scale
-from pictures import prepare
+from pictures import prepare, prepare_line
 from tools import browser, page
 from utils import UserError, class_scores
 
@@ -169,6 +171,60 @@ def test_the_keyboard_reaches_everything_draws_and_clears(driver):
         keys(driver, element, key)
         assert not levels(driver, "LeNet5.drawing().grey").any()
         assert ask(driver, "return document.getElementById('digit').textContent") == "–"
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return checkpoint.load(ROOT / "Record" / "numbers" / checkpoint.FILE)
+
+
+@pytest.fixture
+def strip(session, tmp_path, numbers):
+    """The page that reads numbers, in the view for them; after the test it must have said nothing."""
+    (tmp_path / "demo.html").write_text(page.make_page(reference(), numbers), encoding="utf-8")
+    assert (tmp_path / "demo.html").stat().st_size < 1_000_000
+    page.take_screenshot(session, tmp_path / "demo.html", tmp_path / "demo.png")  # it writes 1998
+    yield session
+    assert session.get_log("browser") == []
+
+
+def text_of(driver, element):
+    return ask(driver, f"return document.getElementById('{element}').textContent")
+
+
+def test_a_number_is_read_while_it_is_written(strip, numbers):
+    assert text_of(strip, "digit") == text_of(strip, "labels") == "1998"
+    best = "return document.querySelector('#scores .best .name').textContent"
+    assert ask(strip, best) == "8"  # the place of the last digit
+    keys(strip, "#places", *[Keys.ARROW_LEFT] * 3)
+    assert ask(strip, best) == "none" and text_of(strip, "digit") == "1998"
+    for width in (320, 390, 1920):
+        browser.resize(strip, width, 844)
+        browser.wait_for_frames(strip)
+        assert ask(strip, "return document.documentElement.scrollWidth") <= width
+    keys(strip, "body", "c")
+    assert text_of(strip, "digit") == "–"
+    keys(strip, "#of-digit", " ")
+    keys(strip, "body", "5")
+    assert reads_what_is_drawn(strip)
+
+
+def test_lines_and_their_scores_are_those_of_python(strip, numbers):
+    model, generator = checkpoint.network(numbers), np.random.default_rng(0)
+    digits = datasets.load_dataset("digits", Path("data"), "test")
+    lines = [line for batch, _ in reader.test_lines(digits, 100, generator) for line in batch.numpy()]
+    for line in (*lines, np.zeros((32, 34), np.uint8), lines[0][:, :35]):
+        with torch.inference_mode():
+            expected = reader.sweep(model, scale(torch.from_numpy(line)[None]))[0]
+        scores = ask(strip, "return LeNet5.sweep(bytes(a[0]), a[1]).map((row) => [...row])", line, line.shape[1])
+        np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+    for line, angle in zip(lines[:6], (0, 5, -5, 0, 8, 0)):
+        picture = Image.fromarray(255 - line).resize((4 * line.shape[1], 128), Image.Resampling.BICUBIC)
+        grey = np.asarray(picture.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor=255))
+        expected = prepare_line(grey).astype(int)
+        script = "const line = LeNet5.prepareLine(bytes(a[0]), a[1], a[2]); return [line.w, [...line.at]]"
+        width, found = ask(strip, script, grey, *reversed(grey.shape))
+        assert width == expected.shape[1] and abs(np.reshape(found, expected.shape) - expected).max() <= 1
 
 
 def test_sliders(driver):

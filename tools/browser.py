@@ -49,14 +49,15 @@ def resize(driver, width: int, height: int, scale: float = 1, scheme: str = "lig
 
 
 def draw_stroke(driver, points):
-    """Draw one line on the page with the mouse, through points (x, y), each from 0 to 1 of the drawing's side."""
+    """Draw one line on the page with the mouse, through points (x, y), each from 0 to 1 of the drawing's sides."""
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
     canvas = driver.find_element(By.ID, "drawing")
+    width, height = canvas.rect["width"], canvas.rect["height"]
     actions = ActionChains(driver, duration=10)
     for i, (x, y) in enumerate(points):
-        actions.move_to_element_with_offset(canvas, *(round((at - 0.5) * canvas.rect["width"]) for at in (x, y)))
+        actions.move_to_element_with_offset(canvas, round((x - 0.5) * width), round((y - 0.5) * height))
         if i == 0:
             actions.click_and_hold()
     actions.release().perform()

@@ -13,17 +13,31 @@ import torch
 
 import checkpoint
 import mnist
+import reader
 import utils
 from checkpoint import Checkpoint
 from model import TABLE_I, LeNet5, pad
 from pictures import prepare
+from recipes import record_dir
 from tools.browser import chromium, draw_stroke, resize
 from utils import UserError
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 FIRST = 3  # the sample that the page opens with
 
-# A two, as a pen draws it: x and y from 0 to 1 of the drawing's side.
+# What the screenshot shows, 1998, as a pen writes it: x and y of each stroke from 0 to 1 of the strip's sides.
+ONE = ((0.38, 0.17), (0.36, 0.50), (0.345, 0.84))
+NINE = (
+    (0.475, 0.30), (0.465, 0.22), (0.445, 0.22), (0.425, 0.32), (0.42, 0.42), (0.435, 0.49), (0.455, 0.44),
+    (0.475, 0.30), (0.47, 0.50), (0.455, 0.84),
+)  # fmt: skip
+EIGHT = (
+    (0.68, 0.24), (0.66, 0.17), (0.64, 0.21), (0.635, 0.33), (0.655, 0.46), (0.67, 0.60), (0.67, 0.75), (0.65, 0.84),
+    (0.63, 0.78), (0.625, 0.65), (0.65, 0.47), (0.675, 0.34), (0.68, 0.25),
+)  # fmt: skip
+NUMBER = (ONE, NINE, tuple((x + 0.1, y + 0.02) for x, y in NINE), EIGHT)
+
+# A two: x and y from 0 to 1 of the drawing's side.
 TWO = (
     (0.30, 0.33), (0.33, 0.25), (0.40, 0.19), (0.49, 0.17), (0.58, 0.18), (0.65, 0.23), (0.68, 0.30), (0.67, 0.38),
     (0.62, 0.46), (0.54, 0.55), (0.45, 0.64), (0.36, 0.73), (0.29, 0.80), (0.36, 0.79), (0.46, 0.80), (0.58, 0.81),
@@ -38,7 +52,9 @@ def main():
     parser.add_argument("--screenshot", action="store_true", help="take a picture of the page, too")
     args = parser.parse_args()
     path = utils.RECORD / "demo.html"
-    page = make_page(checkpoint.load(args.checkpoint))
+    of_numbers = record_dir(reader.RECIPE, "mnist") / checkpoint.FILE
+    numbers = checkpoint.load(of_numbers) if of_numbers.exists() else None
+    page = make_page(checkpoint.load(args.checkpoint), numbers)
     with utils.whole_files(path) as folder:
         (folder / path.name).write_text(page, encoding="utf-8", newline="\n")
     print(f"{path}, {len(page.encode()):,} bytes: open it in a browser")
@@ -49,8 +65,8 @@ def main():
         print(picture)
 
 
-def make_page(trained: Checkpoint) -> str:
-    """The page, as HTML, that holds a checkpoint's reported weights.
+def make_page(trained: Checkpoint, numbers: Checkpoint | None = None) -> str:
+    """The page, as HTML, that holds a checkpoint's reported weights, and those of reader.py's to read numbers.
 
     Raises UserError for another network than the default one, whose activation alone may be "relu".
     """
@@ -61,13 +77,18 @@ def make_page(trained: Checkpoint) -> str:
     network = checkpoint.network(trained)
     content = {
         "activation": activation,
-        "weights": {name: encode(tensor.numpy().astype("<f4")) for name, tensor in network.state_dict().items()},
+        "weights": weights(network),
+        "numbers": numbers and {"activation": "relu", "weights": weights(checkpoint.network(numbers))},
         "table": TABLE_I,
         "samples": [encode(image) for image in sample_digits(network)],
         "first": FIRST,
         "source": source(trained),
     }
     return TEMPLATE.read_text(encoding="utf-8").replace("__TRAINED__", json.dumps(content))
+
+
+def weights(network: LeNet5) -> dict[str, str]:
+    return {name: encode(tensor.numpy().astype("<f4")) for name, tensor in network.state_dict().items()}
 
 
 def encode(array: np.ndarray) -> str:
@@ -103,10 +124,14 @@ def source(trained: Checkpoint) -> str:
 
 
 def take_screenshot(driver, page: Path, path: Path):
-    """A two drawn on the page, as a PNG file."""
+    """A number written on the page, or a two where it reads no numbers, as a PNG file."""
     resize(driver, 1280, 900, scale=1.5)
     driver.get(page.resolve().as_uri())
-    draw_stroke(driver, TWO)
+    views = driver.find_element("id", "of-number")
+    if views.is_displayed():
+        views.click()
+    for stroke in NUMBER if views.is_displayed() else [TWO]:
+        draw_stroke(driver, stroke)
     path.write_bytes(driver.get_screenshot_as_png())
 
 
