@@ -126,6 +126,8 @@ def prepare_line(grey: np.ndarray) -> np.ndarray:
     ink, ((top, bottom), (left, right)) = look_twice(grey.astype(float), LOOK_AT_LINE, share=0.1)
     ink = level(ink[top:bottom, left:right])
     rows = np.flatnonzero((ink > 0.35).any(1))
+    if not rows.size:
+        raise ValueError("shows no digit that stands out from its ground; take more light, or a thicker pen")
     ink = ink[rows[0] : rows[-1] + 1]
     parts = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)  # rows with ink that follow each other
     heights = [len(part) for part in parts]

@@ -135,9 +135,10 @@ def read(model: LeNet5, line: np.ndarray) -> Reading:
     device = next(model.parameters()).device
     with torch.inference_mode():
         scores = sweep(model, scale(torch.from_numpy(line)[None].to(device)))[0].cpu()  # (T, 11)
-        (best, log_p), *others = beam_search(scores)
+        (best, _), *others = beam_search(scores)
+        (loss,) = ctc_losses(scores[None], torch.tensor(best, dtype=torch.int64), torch.tensor([len(best)])).tolist()
         digits = digit_probabilities(scores, best) if best else []
-    return Reading(as_text(best), math.exp(log_p), digits, as_text(others[0][0]), scores)
+    return Reading(as_text(best), math.exp(-loss), digits, as_text(others[0][0]), scores)
 
 
 def digit_probabilities(scores: Tensor, number: tuple[int, ...]) -> list[float]:
