@@ -4,8 +4,8 @@ python -m experiments.numbers            Record/study/numbers.json, numbers.png 
 python -m experiments.numbers --choose   Record/study/numbers-choice.json: the activation, chosen on held-out digits
 python -m experiments.numbers --tiny     a rehearsal on the small digits, into Record/tiny
 
-Seed 0 is Record/numbers/LeNet5.safetensors; other seeds are trained first, into folders below it, 15 to 20 minutes each
-on one core. All start from the network of the recipe "best".
+Seed 0 is Record/numbers/LeNet5.safetensors; other seeds are trained first, into Record/study/seeds, 15 to 20 minutes
+each on one core. `--choose` takes the first of the seeds. All start from the network of the recipe "best".
 """
 
 import dataclasses
