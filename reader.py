@@ -5,8 +5,9 @@ python reader.py --resume   go on where it stopped
 
 The network is replicated over a line of any width, a place every two pixels; shared weights make that a convolution.
 Each place says which digit stands in its middle, or none: an eleventh class. The paper calls this a space displacement
-neural network, and finds the best path through its scores with the Viterbi algorithm. Here the loss is CTC (A. Graves et al., "Connectionist Temporal Classification", ICML
-2006): minus the log-probability of the right digits, summed over all the places where they may stand.
+neural network, and finds the best path through its scores with the Viterbi algorithm. Here the loss is CTC (A. Graves
+et al., "Connectionist Temporal Classification", ICML 2006): minus the log-probability of the right digits, summed over
+all the places where they may stand.
 
 ClassifyTask_predict.py reads pictures with it; experiments/numbers.py measures it; docs/numbers.md explains it.
 """
