@@ -18,25 +18,31 @@ import training
 import utils
 from checkpoint import Checkpoint
 from recipes import RECIPES, record_dir
-from utils import UserError
 
 
 def main():
     args = parse_arguments()
     device = utils.pick_device(args.device)
     dataset = mnist.find_dataset(args.dataset, args.data_dir)
-    recipe = RECIPES[args.recipe].override(args.epochs, args.batch_size, args.lr, args.distort)
+    recipe, seed = RECIPES[args.recipe].override(args.epochs, args.batch_size, args.lr, args.distort), args.seed or 0
     path = (args.record_dir or record_dir(recipe, dataset)) / checkpoint.FILE
     with utils.sole_writer(path):
         found = checkpoint.load(path) if args.resume and path.exists() else None
         if found:
-            require_agreement(path, found, args, dataset)
+            checkpoint.require_agreement(
+                path,
+                ("data set", found.dataset, dataset),
+                ("recipe", found.recipe.name, args.recipe),
+                ("seed", found.seed, args.seed),
+                ("distortions", found.recipe.distort, args.distort),
+                ("epochs", found.recipe.epochs, args.epochs),
+                ("batch size", found.recipe.batch_size, args.batch_size),
+                ("learning rate", found.recipe.learning_rates[0], args.lr),
+            )
             recipe, seed = found.recipe, found.seed
             if found.finished:
                 print(f"{path} has finished its {recipe.epochs} epochs; nothing is left to do.")
                 return
-        else:
-            seed = args.seed or 0
         train_set, test_set = (
             [tensor.to(device) for tensor in mnist.load_dataset(dataset, args.data_dir, subset)]
             for subset in ("train", "test")
@@ -69,26 +75,6 @@ def parse_arguments():
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
     parser.add_argument("--plain", action="store_true", help="let model.py itself take the steps: slower")
     return parser.parse_args()
-
-
-def require_agreement(path: Path, found: Checkpoint, args, dataset: str):
-    """Raise UserError if a flag says otherwise than the checkpoint that is to be resumed."""
-    asked = found.recipe.override(args.epochs, args.batch_size, args.lr, args.distort)
-    first = found.recipe.learning_rates[0]
-    for what, have, wanted in (
-        ("data set", found.dataset, dataset),
-        ("recipe", found.recipe.name, args.recipe),
-        ("seed", found.seed, found.seed if args.seed is None else args.seed),
-        ("distortions", found.recipe.distort, asked.distort),
-        ("epochs", found.recipe.epochs, asked.epochs),
-        ("batch size", found.recipe.batch_size, asked.batch_size),
-        ("learning rate", first, args.lr or first),
-    ):
-        if have != wanted:
-            raise UserError(
-                f"{path} was trained with {what} {have}, not {wanted}; leave the flag out to go on with it, or leave "
-                "--resume out to start anew"
-            )
 
 
 def show_progress(bar: tqdm, count: int, epoch: int, digits: int, totals: Tensor):

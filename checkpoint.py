@@ -146,6 +146,17 @@ def check(checkpoint: Checkpoint, content: dict, shapes: dict[str, torch.Size]):
                 raise ValueError(f"{group}.{name} holds numbers that are not finite, or far too large")
 
 
+def require_agreement(path: Path, *facts: tuple[str, object, object]):
+    """Raise UserError if a flag says otherwise than the file that is to be resumed: what, as it is there, as the flag
+    has it (None: no flag)."""
+    for what, found, wanted in facts:
+        if wanted not in (None, found):
+            raise UserError(
+                f"{path} was trained with {what} {found}, not {wanted}; leave the flag out to go on with it, or leave "
+                "--resume out to start anew"
+            )
+
+
 def groups(checkpoint: Checkpoint) -> dict[str, Tensors]:
     """All tensors, by what their names in the file start with."""
     kinds = {f"optimizer.{kind}": tensors for kind, tensors in checkpoint.optimizer.items()}

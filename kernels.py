@@ -517,7 +517,7 @@ def linear_back(ds, w, dx):
                 out[b] += weight * d[b]
 
 
-@inner
+@numba.njit(**INNER, inline="always")  # not compiled on its own as well, which would take two seconds more
 def forward(t, images, net, v):
     """A block's images -> its scores. Map by map, so that S2 and S4 find theirs in the processor's cache."""
     load(images, v.chosen, net, v.x)

@@ -28,6 +28,7 @@ import training
 import utils
 from distortions import warp
 from experiments.study import HELD_OUT, Study, arguments, by_variant
+from lines import MARGIN, Lines, add_noise, sample_lines
 from model import LeNet5, scale
 from recipes import RECIPES, Recipe, record_dir
 from utils import UserError
@@ -88,7 +89,7 @@ def train_on_the_rest(data_dir: Path, task: dict) -> dict:
     *_, start = training.train(digits, "mnist", task["seed"], rest, held_out)
     recipe = Recipe.from_json(task["recipe"])
     *_, latest = reader.train(recipe, "mnist", task["seed"], rest, held_out, checkpoint.network(start))
-    lines = reader.test_lines(held_out, 2000, np.random.default_rng(5))
+    lines = sample_lines(held_out, 2000, np.random.default_rng(5))
     found = measure(checkpoint.network(latest), lines)
     return {"accuracy": 1 - found["lines"], "digits": found["digits"]}
 
@@ -114,12 +115,12 @@ def train_and_measure(recipe, dataset: str, data_dir: Path, count: int, folder: 
     model = trained(recipe, dataset, data_dir, task["seed"], folder)
     test_set = mnist.load_dataset(dataset, data_dir, "test")
     fewer = count * FEWER // LINES
-    lines = reader.test_lines(test_set, count, np.random.default_rng(0))
+    lines = sample_lines(test_set, count, np.random.default_rng(0))
     outcomes = read_all(model, lines)
     paths = [(number, read) for batch in lines for number, read in zip(batch[1], best_paths(model, batch[0]))]
     result = errors(outcomes) | {"accuracy": 1 - errors(outcomes)["lines"], "best_path": errors(paths)}
     result["length"] = {str(k): errors([o for o in outcomes if len(o[0]) == k]) for k in range(1, 7)}
-    draw_lines = functools.partial(reader.test_lines, test_set, max(fewer, 10))
+    draw_lines = functools.partial(sample_lines, test_set, max(fewer, 10))
     result["gap"] = {str(g): measure(model, draw_lines(np.random.default_rng(1), gaps=(g, g))) for g in GAPS}
     result["slant"] = {
         str(s): measure(model, draw_lines(np.random.default_rng(2), change=functools.partial(slant, s))) for s in SLANTS
@@ -133,7 +134,7 @@ def train_and_measure(recipe, dataset: str, data_dir: Path, count: int, folder: 
 Outcome = tuple[list[int], list[int]]  # the digits of a line, and those read
 
 
-def read_all(model: LeNet5, batches: list[reader.Lines]) -> list[Outcome]:
+def read_all(model: LeNet5, batches: list[Lines]) -> list[Outcome]:
     """What beam search reads in each line."""
     outcomes = []
     for lines, numbers in batches:
@@ -148,7 +149,7 @@ def best_paths(model: LeNet5, lines: Tensor) -> list[list[int]]:
         return reader.best_path(reader.sweep(model, scale(lines)))
 
 
-def measure(model: LeNet5, batches: list[reader.Lines]) -> dict[str, float]:
+def measure(model: LeNet5, batches: list[Lines]) -> dict[str, float]:
     return errors(read_all(model, batches))
 
 
@@ -187,7 +188,7 @@ def without_digits(model: LeNet5, count: int) -> dict[str, float]:
     generator = np.random.default_rng(4)
     widths = generator.integers(34, 200, max(count, 10))
     empty = [np.zeros((1, 32, width), np.uint8) for width in widths]
-    noise = [reader.add_noise(line, generator) for line in empty]
+    noise = [add_noise(line, generator) for line in empty]
     shares = {}
     for name, lines in ("empty", empty), ("nothing_but_noise", noise):
         read = [reader.read(model, line[0]).number for line in lines]
@@ -267,9 +268,9 @@ def draw(path: Path, content: dict):
 
 def draw_sweep(path: Path, model: LeNet5, dataset: str, args):
     """The first of the test lines with five digits, as the paper's figure 25 shows it."""
-    lines = reader.test_lines(mnist.load_dataset(dataset, args.data_dir, "test"), 100, np.random.default_rng(0))
+    lines = sample_lines(mnist.load_dataset(dataset, args.data_dir, "test"), 100, np.random.default_rng(0))
     line = next(line for batch, numbers in lines for line, number in zip(batch.numpy(), numbers) if len(number) == 5)
-    line = line[:, : np.flatnonzero(line.any(0))[-1] + 1 + reader.MARGIN]  # without what the widest of its batch needs
+    line = line[:, : np.flatnonzero(line.any(0))[-1] + 1 + MARGIN]  # without what the widest of its batch needs
     diagrams.sweep(path, "A line of test digits", None, line, reader.read(model, line))
 
 

@@ -20,6 +20,7 @@ import mnist
 import plots
 import reader
 import utils
+from lines import MARGIN, sample_lines
 from model import pad
 from pictures import prepare, prepare_line, read_grey
 from recipes import RECIPES, record_dir
@@ -79,9 +80,9 @@ def measure_numbers(test_set: tuple[torch.Tensor, torch.Tensor]):
     path = record_dir(reader.RECIPE, "mnist") / checkpoint.FILE
     model = checkpoint.network(checkpoint.load(path))
     right = plain_right = index = 0
-    for lines, numbers in tqdm(reader.test_lines(test_set, COUNT, np.random.default_rng(SEED)), disable=None):
+    for lines, numbers in tqdm(sample_lines(test_set, COUNT, np.random.default_rng(SEED)), disable=None):
         for line, number in zip(lines.numpy(), numbers):
-            line = line[:, : np.flatnonzero(line.any(0))[-1] + 1 + reader.MARGIN]  # without what the widest line needs
+            line = line[:, : np.flatnonzero(line.any(0))[-1] + 1 + MARGIN]  # without what the widest line needs
             index, text = index + 1, "".join(map(str, number))
             plain_right += reader.read(model, line).number == text
             file = picture_file(line, np.random.default_rng([SEED, index]))

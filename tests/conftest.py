@@ -23,6 +23,7 @@ from unittest.mock import patch
 if "NUMBA_CACHE_DIR" not in os.environ:
     CACHE = tempfile.TemporaryDirectory(prefix="numba-")
     os.environ["NUMBA_CACHE_DIR"] = CACHE.name
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other are slow beside other tests
 
 import numpy as np
 import pytest
@@ -108,10 +109,10 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 @pytest.fixture(scope="session")
 def environment():
-    """The environment of scripts: no network wherever the tests run, no foreign modules, one thread."""
+    """The environment of scripts: no network wherever the tests run, no foreign modules."""
     unreachable = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https", "HTTP", "HTTPS")}
     kept = {key: value for key, value in os.environ.items() if key.lower() not in ("pythonpath", "no_proxy")}
-    return {**kept, **unreachable, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "PYTHONUTF8": "1"}
+    return {**kept, **unreachable, "PYTHONUTF8": "1"}
 
 
 def execute(environment, folder, script, *arguments, timeout=300, **options) -> Result:

@@ -18,6 +18,7 @@ from test_pictures import shaded, stroke
 import checkpoint
 import mnist as datasets
 import reader
+from lines import sample_lines
 from model import pad, scale
 from pictures import prepare, prepare_line
 from tools import browser, page
@@ -212,7 +213,7 @@ def test_a_number_is_read_while_it_is_written(strip, numbers):
 def test_lines_and_their_scores_are_those_of_python(strip, numbers):
     model, generator = checkpoint.network(numbers), np.random.default_rng(0)
     digits = datasets.load_dataset("digits", Path("data"), "test")
-    lines = [line for batch, _ in reader.test_lines(digits, 100, generator) for line in batch.numpy()]
+    lines = [line for batch, _ in sample_lines(digits, 100, generator) for line in batch.numpy()]
     for line in (*lines, np.zeros((32, 34), np.uint8), lines[0][:, :35]):
         with torch.inference_mode():
             expected = reader.sweep(model, scale(torch.from_numpy(line)[None]))[0]

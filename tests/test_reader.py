@@ -12,6 +12,7 @@ from conftest import reference, same
 
 import checkpoint
 import reader
+from lines import compose
 from mnist import load_dataset
 from model import LeNet5
 from reader import NONE, RECIPE
@@ -81,7 +82,7 @@ def test_lines_are_composed_by_their_gaps():
     digits = np.zeros((3, 32, 32), np.uint8)
     for digit, (left, right) in zip(digits, [(10, 20), (0, 4), (28, 32)]):  # the columns with ink
         digit[10:20, left:right] = 200
-    lines = reader.compose(digits, np.array([2, 0, 1]), np.array([99, 3, 99]), margin=14)
+    lines = compose(digits, np.array([2, 0, 1]), np.array([99, 3, 99]), margin=14)
     ink = [np.flatnonzero(line.any(0)).tolist() for line in lines]
     assert ink == [[*range(14, 24), *range(27, 31)], [], [*range(14, 18)]]
     assert lines.shape == (3, 32, 31 + 14)

@@ -21,6 +21,7 @@ import checkpoint
 import mnist
 import reader
 import utils
+from lines import sample_lines
 from model import BACKGROUND, LeNet5, Subsampling, TableConvolution, pad, scale
 from utils import UserError
 
@@ -58,7 +59,7 @@ def export_numbers(model: LeNet5, images: Tensor, labels: Tensor):
     with utils.whole_files(path) as folder:
         export(Swept(model), folder / path.name, "lines", torch.zeros(2, 32, 60, dtype=torch.uint8))
         differences = []
-        for lines, _ in reader.test_lines((images, labels), 500, np.random.default_rng(0)):
+        for lines, _ in sample_lines((images, labels), 500, np.random.default_rng(0)):
             with torch.inference_mode():
                 expected = reader.sweep(model, scale(lines)).numpy()
             differences.append(compare(run(folder / path.name, lines.numpy(), "lines"), expected))
