@@ -2,10 +2,9 @@
 
 The layers are those of section II.B of the paper; dE/dx of a layer's states is written d_x, and becomes dE/da of their
 weighted sums a in place, by the factor f'(a). A batch is done in blocks of LANES patterns, and the pattern is the last
-index of everything: a row of a map is one run of memory, column after column, each column LANES patterns. Batches of
-one pattern have a layout of their own, in which a map is one run of memory, row after row.
+index of everything: a row of a map is one run of memory, column after column, each column `lanes` patterns.
 
-layer       equation                                        loops, batch            innermost (vector instructions)
+layer       equation                                        loops                   innermost (vector instructions)
 C1, C3      a_m(r, c) = b_m + sum over n, k, l of           map m, row r, kernel n, patterns; five inputs of a row stay
             w_n(k, l) x_n(r + k, c + l); x = f(a)           its row k               in registers while c goes along it
 S2, S4      s = sum of a 2x2 patch; x = f(w_m s + b_m)      map, row, column        patterns
@@ -17,9 +16,10 @@ dE/dw       C1, C3: sum over r, c of da_m(r, c) x(...)      map, kernel, r, k, c
 dE/dx       C3: sum over n, k, l of w_n(k, l) da_m(...)     map, kernel, r, k       patterns, as forward
             C5, F6: sum over u of w_uk da_u                 4 units, 2 inputs       patterns; 8 weights in registers
 
-With one pattern there is no pattern to be innermost. There it is the place within the map for C1 to S4, and for C5 and
-F6 the input. What LLVM makes of the loops is fast if innermost loops have constant lengths, read few arrays, and run
-along one-dimensional slices taken before them: otherwise it tests for overlaps, or leaves vector instructions out.
+Batches of one pattern take the same loops with one lane. Then the next loop is the innermost one: the place within a
+map for C1 to S4, and for C5 and F6, whose loops are others then, the input. What LLVM makes of the loops is fast if
+innermost loops have constant lengths, read few arrays, and run along one-dimensional slices taken before them:
+otherwise it tests for overlaps, or leaves vector instructions out.
 
 All arrays are written in place. Nothing is checked: labels must be 0 to 9, and indices within the images.
 The gradient alone: take a Levenberg-Marquardt step with rates of 0, which leaves the weights as they are.
@@ -63,48 +63,15 @@ Network = namedtuple("Network", "background grey a s relu c1_from c3_from c3_sta
 Optimizer = namedtuple("Optimizer", "rate first second average period")
 Layers = namedtuple("Layers", "c1 c1_bias s2 s2_bias c3 c3_bias s4 s4_bias c5 c5_bias f6 f6_bias output output_bias")
 
-BATCH = {
-    "x": (1, 32, 32 * LANES),
-    "c1": (6, 28, 28 * LANES),
-    "s2_sums": (6, 14, 14 * LANES),
-    "s2": (6, 14, 14 * LANES),
-    "c3": (16, 10, 10 * LANES),
-    "s4_sums": (16, 5, 5 * LANES),
-    "s4": (16, 5, 5 * LANES),
-    "c5": (120 * LANES,),
-    "f6": (84 * LANES,),
-    "scores": (10 * LANES,),
-    "d_f6": (84 * LANES,),
-    "d_c5": (120 * LANES,),
-    "d_s4": (16, 5, 5 * LANES),
-    "d_c3": (16, 10, 10 * LANES),
-    "d_s2": (6, 14, 14 * LANES),
-    "d_c1": (28, 28 * LANES),  # one map at a time
-    "places": (5, 5 * LANES),  # a kernel's gradient, each pattern by itself
-    "turned": (LANES, 400),  # the input of C5 or F6, a row a pattern
-}
-# One pattern: C1's rows are 32 long as the input's, S2's and C3's 16. The places past a map's last column are computed
-# too, from whatever is there, and their errors are 0. The slack behind x and s2 is read, and never counts.
-SINGLE = {
-    "x": (32 * 32 + 32,),
-    "c1": (6, 28 * 32),
-    "s2_sums": (6, 14 * 16),
-    "s2": (7, 14 * 16),
-    "c3": (16, 10 * 16),
-    "s4_sums": (16, 25),
-    "s4": (16, 25),
-    "c5": (120,),
-    "f6": (84,),
-    "scores": (10,),
-    "d_f6": (84,),
-    "d_c5": (120,),
-    "d_s4": (16, 25),
-    "d_c3": (16, (5 + 14) * 16),  # 5 rows of zeros before each map, 4 behind it
-    "d_s2": (6, 14 * 16),
-    "d_c1": (28 * 32,),  # one map at a time
-}
-Batch = namedtuple("Batch", ["chosen", *BATCH])
-Single = namedtuple("Single", ["chosen", *SINGLE])
+Buffers = namedtuple(
+    "Buffers", "chosen x c1 s2_sums s2 c3 s4_sums s4 c5 f6 scores d_f6 d_c5 d_s4 d_c3 d_s2 d_c1 places turned"
+)
+
+# Lanes; then how many rows a convolution goes along in C1, and how many columns at a time; the same in C3.
+BATCH = (LANES, 28, 14, 10, 10)  # plain tuples: numba takes their numbers for constants
+# With one lane, C1's rows are as long as the input's, and C3's as S2's, so that a map is one row to the convolution.
+# What is computed past a map's last column never counts: its dE/da is 0.
+SINGLE = (1, 1, 28 * 32, 1, 10 * 16)
 
 
 def aligned(shape: tuple, dtype) -> np.ndarray:
@@ -115,14 +82,32 @@ def aligned(shape: tuple, dtype) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def batch_buffers(dtype) -> Batch:
-    """What batch_steps and batch_scores work in, for numbers of this type."""
-    return Batch(np.zeros(LANES, np.int64), **{name: aligned(shape, dtype) for name, shape in BATCH.items()})
-
-
-def single_buffers(dtype) -> Single:
-    """What single_steps works in, for numbers of this type."""
-    return Single(np.zeros(1, np.int64), **{name: aligned(shape, dtype) for name, shape in SINGLE.items()})
+def buffers(layout: tuple, dtype) -> Buffers:
+    """What the loops work in, for numbers of this type."""
+    lanes = layout[0]
+    c1, s2, c3 = (28, 14, 10) if layout == BATCH else (32, 16, 16)  # columns
+    shapes = {
+        "x": (1, 33, 32),  # SINGLE reads, but never counts, a row of x and a map of S2 more
+        "c1": (6, 28, c1),
+        "s2_sums": (6, 14, s2),
+        "s2": (7, 14, s2),
+        "c3": (16, 10, c3),
+        "s4_sums": (16, 5, 5),
+        "s4": (16, 5, 5),
+        "c5": (120,),
+        "f6": (84,),
+        "scores": (10,),
+        "d_f6": (84,),
+        "d_c5": (120,),
+        "d_s4": (16, 5, 5),
+        "d_c3": (16, 10, c3),
+        "d_s2": (7, 14, s2),
+        "d_c1": (28, c1),  # one map at a time
+        "places": (5, 5),  # a kernel's gradient, each pattern by itself
+        "turned": (400,),  # the input of C5 or F6, a row a pattern
+    }
+    arrays = {name: aligned((*rest, columns * lanes), dtype) for name, (*rest, columns) in shapes.items()}
+    return Buffers(np.zeros(lanes, np.int64), **arrays)
 
 
 def network(dtype, connections, codes=None, j=None, relu=False) -> Network:
@@ -159,7 +144,7 @@ def levenberg_marquardt(rate) -> Optimizer:
     return Optimizer(rate, rate[:0], rate[:0], rate[:0], 1)
 
 
-# ---- What both layouts share ----
+# ---- Parts of a step ----
 
 
 @inner
@@ -296,115 +281,123 @@ def update(weights, gradient, optimizer, learning_rate, step):
         average[i] += share * (weights[i] - average[i])
 
 
-# ---- Batches: blocks of LANES patterns, the pattern innermost ----
+# ---- The layers. A map is (rows, columns of `lanes` patterns) ----
 
 
 @inner
-def load(images, chosen, net, x):
+def load(images, chosen, net, x, lanes):
     """The input layer: grey levels 0 to 255 as the network sees them."""
     for r in range(32):
         row = x[0, r]
-        for b in range(LANES):
+        for b in range(lanes):
             pixels = images[chosen[b], r]
             for c in range(32):
-                row[c * LANES + b] = net.background + net.grey * type(net.grey)(pixels[c])
+                row[c * lanes + b] = net.background + net.grey * type(net.grey)(pixels[c])
 
 
 @inner
-def slide(w, x, y, columns):
-    """A kernel's row (5,) along a row of x, added to a row of y: the window of five inputs stays in registers."""
+def slide(w, x, y, columns, lanes):
+    """A kernel's row (5,) along x, added to y: the window of five inputs stays in registers."""
     w0, w1, w2, w3, w4 = w[0], w[1], w[2], w[3], w[4]
-    for b in range(LANES):
-        x0, x1, x2, x3 = x[b], x[LANES + b], x[2 * LANES + b], x[3 * LANES + b]
+    if lanes == 1:
         for c in range(columns):
-            x4 = x[(c + 4) * LANES + b]
-            y[c * LANES + b] += w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3 + w4 * x4
+            y[c] += w0 * x[c] + w1 * x[c + 1] + w2 * x[c + 2] + w3 * x[c + 3] + w4 * x[c + 4]
+        return
+    for b in range(lanes):
+        x0, x1, x2, x3 = x[b], x[lanes + b], x[2 * lanes + b], x[3 * lanes + b]
+        for c in range(columns):
+            x4 = x[(c + 4) * lanes + b]
+            y[c * lanes + b] += w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3 + w4 * x4
             x0, x1, x2, x3 = x1, x2, x3, x4
 
 
 @inner
-def slide_back(w, da, dx, columns):
+def slide_back(w, da, dx, columns, lanes):
     """The same row's share of dE/dx: the place c of x was used at c - 4 to c of y, as far as there are any."""
     w0, w1, w2, w3, w4 = w[0], w[1], w[2], w[3], w[4]
     zero = type(w0)(0)
-    for b in range(LANES):
+    for b in range(lanes):
         d0 = d1 = d2 = d3 = zero
-        for c in range(columns + 4):
-            d4 = da[c * LANES + b] if c < columns else zero
-            dx[c * LANES + b] += w4 * d0 + w3 * d1 + w2 * d2 + w1 * d3 + w0 * d4
+        for c in range(columns):
+            d4 = da[c * lanes + b]
+            dx[c * lanes + b] += w4 * d0 + w3 * d1 + w2 * d2 + w1 * d3 + w0 * d4
             d0, d1, d2, d3 = d1, d2, d3, d4
+        for c in range(columns, columns + 4):
+            dx[c * lanes + b] += w4 * d0 + w3 * d1 + w2 * d2 + w1 * d3
+            d0, d1, d2, d3 = d1, d2, d3, zero
 
 
 @inner
-def slide_gradient(da, x, places, columns):
-    """The same row's gradient, pattern by pattern: places (5 LANES,) += sum over columns of dE/da times input."""
-    for b in range(LANES):
-        g0, g1, g2 = places[b], places[LANES + b], places[2 * LANES + b]
-        g3, g4 = places[3 * LANES + b], places[4 * LANES + b]
+def slide_gradient(da, x, places, columns, lanes):
+    """The same row's gradient, pattern by pattern: places (5 lanes,) += sum over columns of dE/da times input."""
+    for b in range(lanes):
+        g0, g1, g2 = places[b], places[lanes + b], places[2 * lanes + b]
+        g3, g4 = places[3 * lanes + b], places[4 * lanes + b]
         for c in range(columns):
-            i = c * LANES + b
+            i = c * lanes + b
             d = da[i]
             g0 += d * x[i]
-            g1 += d * x[i + LANES]
-            g2 += d * x[i + 2 * LANES]
-            g3 += d * x[i + 3 * LANES]
-            g4 += d * x[i + 4 * LANES]
-        places[b], places[LANES + b], places[2 * LANES + b] = g0, g1, g2
-        places[3 * LANES + b], places[4 * LANES + b] = g3, g4
+            g1 += d * x[i + lanes]
+            g2 += d * x[i + 2 * lanes]
+            g3 += d * x[i + 3 * lanes]
+            g4 += d * x[i + 4 * lanes]
+        places[b], places[lanes + b], places[2 * lanes + b] = g0, g1, g2
+        places[3 * lanes + b], places[4 * lanes + b] = g3, g4
 
 
 @inner
-def convolution(x, w, sources, bias, net, y, columns):
+def convolution(x, w, sources, bias, net, y, columns, lanes):
     """One map y of C1 or C3: w (kernels, 5, 5), each for the map x[sources[n]]; so many columns at a time."""
     for r in range(y.shape[0]):
         row = y[r]
         row[:] = bias
         for n in range(len(sources)):
             for k in range(5):
-                for i in range(0, row.size, columns * LANES):
-                    slide(w[n, k], x[sources[n], r + k, i:], row[i:], columns)
+                for i in range(0, row.size, columns * lanes):
+                    slide(w[n, k], x[sources[n], r + k, i:], row[i:], columns, lanes)
         activate(row, net)
 
 
 @inner
-def convolution_back(da, w, sources, dx, columns):
+def convolution_back(da, w, sources, dx, columns, lanes):
     """The same map's share of dE/dx."""
     for n in range(len(sources)):
         for r in range(da.shape[0]):
             for k in range(5):
-                slide_back(w[n, k], da[r], dx[sources[n], r + k], columns)
+                slide_back(w[n, k], da[r], dx[sources[n], r + k], columns, lanes)
 
 
 @inner
-def convolution_gradient(da, x, sources, places, dw, columns):
+def convolution_gradient(da, x, sources, places, dw, columns, lanes):
     """The same map's kernels' gradient."""
     for n in range(len(sources)):
         places[:] = 0
         for r in range(da.shape[0]):
             row = da[r]
             for k in range(5):
-                for i in range(0, row.size, columns * LANES):
-                    slide_gradient(row[i:], x[sources[n], r + k, i:], places[k], columns)
+                for i in range(0, row.size, columns * lanes):
+                    slide_gradient(row[i:], x[sources[n], r + k, i:], places[k], columns, lanes)
         for k in range(5):
             for l in range(5):  # noqa: E741
-                dw[n, k, l] += total(places[k, l * LANES : (l + 1) * LANES])
+                dw[n, k, l] += total(places[k, l * lanes : (l + 1) * lanes])
 
 
 @inner
-def subsample(x, coefficient, bias, net, sums, y):
+def subsample(x, coefficient, bias, net, sums, y, lanes):
     """One map y of S2 or S4, and the sums of its 2x2 patches."""
     for r in range(y.shape[0]):
-        upper, lower, s, row = x[2 * r], x[2 * r + 1], sums[r], y[r]
-        for c in range(row.size // LANES):
-            for b in range(LANES):
-                i = 2 * c * LANES + b
-                s[c * LANES + b] = upper[i] + upper[i + LANES] + lower[i] + lower[i + LANES]
-        for i in range(row.size):
-            row[i] = activation(coefficient * s[i] + bias, net)
+        upper, lower, s = x[2 * r], x[2 * r + 1], sums[r]
+        for c in range(s.size // lanes):
+            for b in range(lanes):
+                i = 2 * c * lanes + b
+                s[c * lanes + b] = upper[i] + upper[i + lanes] + lower[i] + lower[i + lanes]
+    out, s = y.reshape(y.size), sums.reshape(y.size)
+    for i in range(out.size):
+        out[i] = activation(coefficient * s[i] + bias, net)
 
 
 @inner
-def subsample_back(dy, y, sums, x, coefficient, net, da):
+def subsample_back(dy, y, sums, x, coefficient, net, da, lanes):
     """The same map's dE/dy -> dE/da of the map x below; returns dE/dcoefficient and dE/dbias."""
     d_coefficient = d_bias = type(coefficient)(0)
     for r in range(y.shape[0]):
@@ -414,66 +407,90 @@ def subsample_back(dy, y, sums, x, coefficient, net, da):
             d_bias += d[i]
             d_coefficient += d[i] * s[i]
             d[i] *= coefficient
+    for r in range(y.shape[0]):
+        d = dy[r]
         for q in range(2):
             below, out = x[2 * r + q], da[2 * r + q]
-            for c in range(d.size // LANES):
-                for b in range(LANES):
-                    i = 2 * c * LANES + b
-                    out[i] = d[c * LANES + b] * slope(below[i], net)
-                    out[i + LANES] = d[c * LANES + b] * slope(below[i + LANES], net)
+            for c in range(d.size // lanes):
+                for b in range(lanes):
+                    i = 2 * c * lanes + b
+                    out[i] = d[c * lanes + b] * slope(below[i], net)
+                    out[i + lanes] = d[c * lanes + b] * slope(below[i + lanes], net)
     return d_coefficient, d_bias
 
 
 @inner
-def tile(v0, v1, v2, v3, w0, w1, w2, w3, x, y):
+def tile(v0, v1, v2, v3, w0, w1, w2, w3, x, y, lanes):
     """Two rows of y += 2x4 weights times four rows of x."""
-    for b in range(LANES):
-        x0, x1, x2, x3 = x[b], x[LANES + b], x[2 * LANES + b], x[3 * LANES + b]
+    for b in range(lanes):
+        x0, x1, x2, x3 = x[b], x[lanes + b], x[2 * lanes + b], x[3 * lanes + b]
         y[b] += v0 * x0 + v1 * x1 + v2 * x2 + v3 * x3
-        y[LANES + b] += w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3
+        y[lanes + b] += w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3
 
 
 @inner
-def dense(x, w, bias, y):
-    """The weighted sums of C5, F6 or linear outputs: x (inputs LANES,), w (units, inputs) -> y (units LANES,)."""
+def dense(x, w, bias, y, lanes):
+    """The weighted sums of C5, F6 or linear outputs: x (inputs lanes,), w (units, inputs) -> y (units lanes,)."""
     units, inputs = w.shape
+    if lanes == 1:
+        for u in range(0, units, 2):
+            w0, w1, a0, a1 = w[u], w[u + 1], bias[u], bias[u + 1]
+            for k in range(inputs):
+                a0 += w0[k] * x[k]
+                a1 += w1[k] * x[k]
+            y[u], y[u + 1] = a0, a1
+        return
     for u in range(units):
-        y[u * LANES : (u + 1) * LANES] = bias[u]
+        y[u * lanes : (u + 1) * lanes] = bias[u]
     for k in range(0, inputs, 4):
-        rows = x[k * LANES : (k + 4) * LANES]
+        rows = x[k * lanes : (k + 4) * lanes]
         for u in range(0, units, 2):
             v, w_ = w[u, k : k + 4], w[u + 1, k : k + 4]
-            tile(v[0], v[1], v[2], v[3], w_[0], w_[1], w_[2], w_[3], rows, y[u * LANES : (u + 2) * LANES])
+            tile(v[0], v[1], v[2], v[3], w_[0], w_[1], w_[2], w_[3], rows, y[u * lanes : (u + 2) * lanes], lanes)
 
 
 @inner
-def dense_back(da, w, dx):
-    """dE/da (units LANES,) -> dE/dx (inputs LANES,)."""
+def dense_back(da, w, dx, lanes):
+    """dE/da (units lanes,) -> dE/dx (inputs lanes,)."""
     units, inputs = w.shape
     dx[:] = 0
+    if lanes == 1:
+        for u in range(0, units, 2):
+            w0, w1, d0, d1 = w[u], w[u + 1], da[u], da[u + 1]
+            for k in range(inputs):
+                dx[k] += d0 * w0[k] + d1 * w1[k]
+        return
     for u in range(0, units, 4):
-        rows = da[u * LANES : (u + 4) * LANES]
+        rows = da[u * lanes : (u + 4) * lanes]
         w0, w1, w2, w3 = w[u], w[u + 1], w[u + 2], w[u + 3]
         for k in range(0, inputs, 2):
-            two = dx[k * LANES : (k + 2) * LANES]
-            tile(w0[k], w1[k], w2[k], w3[k], w0[k + 1], w1[k + 1], w2[k + 1], w3[k + 1], rows, two)
+            two = dx[k * lanes : (k + 2) * lanes]
+            tile(w0[k], w1[k], w2[k], w3[k], w0[k + 1], w1[k + 1], w2[k + 1], w3[k + 1], rows, two, lanes)
 
 
 @inner
-def dense_gradient(da, x, turned, dw, dbias):
-    """dE/da (units LANES,) and x (inputs LANES,) -> dw (units, inputs) and dbias, added."""
+def dense_gradient(da, x, turned, dw, dbias, lanes):
+    """dE/da (units lanes,) and x (inputs lanes,) -> dw (units, inputs) and dbias; added, but for one lane."""
     units, inputs = dw.shape
-    for b in range(LANES):
-        row = turned[b]
+    if lanes == 1:
+        for u in range(units):
+            d, g = da[u], dw[u]
+            dbias[u] = d
+            for k in range(inputs):
+                g[k] = d * x[k]
+        return
+    rows = turned.reshape(lanes, 400)
+    for b in range(lanes):
+        row = rows[b]
         for k in range(inputs):
-            row[k] = x[k * LANES + b]
+            row[k] = x[k * lanes + b]
     for u in range(0, units, 2):
-        d, e = da[u * LANES : (u + 1) * LANES], da[(u + 1) * LANES : (u + 2) * LANES]
+        d, e = da[u * lanes : (u + 1) * lanes], da[(u + 1) * lanes : (u + 2) * lanes]
         dbias[u] += total(d)
         dbias[u + 1] += total(e)
         g, h = dw[u], dw[u + 1]
-        for b in range(0, LANES, 4):
-            x0, x1, x2, x3 = turned[b], turned[b + 1], turned[b + 2], turned[b + 3]
+        for b in range(0, lanes, 4):
+            x0, x1, x2, x3 = rows[b], rows[b + 1], rows[b + 2], rows[b + 3]
             d0, d1, d2, d3 = d[b], d[b + 1], d[b + 2], d[b + 3]
             e0, e1, e2, e3 = e[b], e[b + 1], e[b + 2], e[b + 3]
             for k in range(inputs):
@@ -482,296 +499,141 @@ def dense_gradient(da, x, turned, dw, dbias):
 
 
 @inner
-def rbf(x, codes, scores):
-    """The scores of RBF outputs: x (84 LANES,), codes (10, 84) -> scores (10 LANES,)."""
+def rbf(x, codes, scores, lanes):
+    """The scores of RBF outputs: x (84 lanes,), codes (10, 84) -> scores (10 lanes,)."""
     scores[:] = 0
     for o in range(10):
-        y = scores[o * LANES : (o + 1) * LANES]
+        y = scores[o * lanes : (o + 1) * lanes]
         for u in range(84):
-            row, code = x[u * LANES : (u + 1) * LANES], codes[o, u]
-            for b in range(y.size):
+            row, code = x[u * lanes : (u + 1) * lanes], codes[o, u]
+            for b in range(lanes):
                 y[b] -= (row[b] - code) ** 2
 
 
 @inner
-def rbf_back(ds, codes, x, dx):
-    """dE/dscores (10 LANES,) -> dE/dx (84 LANES,)."""
+def rbf_back(ds, codes, x, dx, lanes):
+    """dE/dscores (10 lanes,) -> dE/dx (84 lanes,)."""
     dx[:] = 0
     for o in range(10):
-        d = ds[o * LANES : (o + 1) * LANES]
+        d = ds[o * lanes : (o + 1) * lanes]
         for u in range(84):
-            row, out, code = x[u * LANES : (u + 1) * LANES], dx[u * LANES : (u + 1) * LANES], codes[o, u]
-            for b in range(d.size):
+            row, out, code = x[u * lanes : (u + 1) * lanes], dx[u * lanes : (u + 1) * lanes], codes[o, u]
+            for b in range(lanes):
                 out[b] += 2 * d[b] * (code - row[b])
 
 
 @inner
-def linear_back(ds, w, dx):
+def linear_back(ds, w, dx, lanes):
     """The same with linear outputs: w (10, 84)."""
     dx[:] = 0
     for o in range(10):
-        d = ds[o * LANES : (o + 1) * LANES]
+        d = ds[o * lanes : (o + 1) * lanes]
         for u in range(84):
-            out, weight = dx[u * LANES : (u + 1) * LANES], w[o, u]
-            for b in range(d.size):
+            out, weight = dx[u * lanes : (u + 1) * lanes], w[o, u]
+            for b in range(lanes):
                 out[b] += weight * d[b]
 
 
-@numba.njit(**INNER, inline="always")  # not compiled on its own as well, which would take two seconds more
-def forward(t, images, net, v):
+# ---- The network. What is inlined "always" is not compiled alone as well, which would take seconds more ----
+
+whole = numba.njit(**INNER, inline="always")
+
+
+@whole
+def forward(t, images, net, v, layout):
     """A block's images -> its scores. Map by map, so that S2 and S4 find theirs in the processor's cache."""
-    load(images, v.chosen, net, v.x)
+    lanes, c1_rows, c1_run, c3_rows, c3_run = layout
+    c1 = v.c1.reshape(6, c1_rows, v.c1[0].size // c1_rows)
+    c3 = v.c3.reshape(16, c3_rows, v.c3[0].size // c3_rows)
+    load(images, v.chosen, net, v.x, lanes)
     for m in range(6):
-        convolution(v.x, t.c1[m : m + 1], net.c1_from, t.c1_bias[m], net, v.c1[m], 14)
-        subsample(v.c1[m], t.s2[m], t.s2_bias[m], net, v.s2_sums[m], v.s2[m])
+        convolution(v.x, t.c1[m : m + 1], net.c1_from, t.c1_bias[m], net, c1[m], c1_run, lanes)
+        subsample(v.c1[m], t.s2[m], t.s2_bias[m], net, v.s2_sums[m], v.s2[m], lanes)
     for m in range(16):
         n, end = net.c3_start[m], net.c3_start[m + 1]
-        convolution(v.s2, t.c3[n:end], net.c3_from[n:end], t.c3_bias[m], net, v.c3[m], 10)
-        subsample(v.c3[m], t.s4[m], t.s4_bias[m], net, v.s4_sums[m], v.s4[m])
-    dense(v.s4.reshape(400 * LANES), t.c5, t.c5_bias, v.c5)
+        convolution(v.s2, t.c3[n:end], net.c3_from[n:end], t.c3_bias[m], net, c3[m], c3_run, lanes)
+        subsample(v.c3[m], t.s4[m], t.s4_bias[m], net, v.s4_sums[m], v.s4[m], lanes)
+    dense(v.s4.reshape(v.s4.size), t.c5, t.c5_bias, v.c5, lanes)
     activate(v.c5, net)
-    dense(v.c5, t.f6, t.f6_bias, v.f6)
+    dense(v.c5, t.f6, t.f6_bias, v.f6, lanes)
     activate(v.f6, net)
     if len(net.codes):
-        rbf(v.f6, net.codes, v.scores)
+        rbf(v.f6, net.codes, v.scores, lanes)
     else:
-        dense(v.f6, t.output.reshape(10, 84), t.output_bias, v.scores)
+        dense(v.f6, t.output.reshape(10, 84), t.output_bias, v.scores, lanes)
+
+
+@whole
+def backward(t, g, net, v, layout):
+    """dE/dscores of the block -> the gradient, added."""
+    lanes, c1_rows, c1_run, c3_rows, c3_run = layout
+    d_c3 = v.d_c3.reshape(16, c3_rows, v.d_c3[0].size // c3_rows)
+    d_c1 = v.d_c1.reshape(c1_rows, v.d_c1.size // c1_rows)
+    if len(net.codes):
+        rbf_back(v.scores, net.codes, v.f6, v.d_f6, lanes)
+    else:
+        linear_back(v.scores, t.output.reshape(10, 84), v.d_f6, lanes)
+        dense_gradient(v.scores, v.f6, v.turned, g.output.reshape(10, 84), g.output_bias, lanes)
+    times_slope(v.d_f6, v.f6, net)
+    dense_gradient(v.d_f6, v.c5, v.turned, g.f6, g.f6_bias, lanes)
+    dense_back(v.d_f6, t.f6, v.d_c5, lanes)
+    times_slope(v.d_c5, v.c5, net)
+    dense_gradient(v.d_c5, v.s4.reshape(v.s4.size), v.turned, g.c5, g.c5_bias, lanes)
+    dense_back(v.d_c5, t.c5, v.d_s4.reshape(v.s4.size), lanes)
+    v.d_s2[:] = 0
+    for m in range(16):
+        dw, db = subsample_back(v.d_s4[m], v.s4[m], v.s4_sums[m], v.c3[m], t.s4[m], net, v.d_c3[m], lanes)
+        g.s4[m] += dw
+        g.s4_bias[m] += db
+        g.c3_bias[m] += total(v.d_c3[m].reshape(v.d_c3[m].size))
+        n, end = net.c3_start[m], net.c3_start[m + 1]
+        convolution_gradient(d_c3[m], v.s2, net.c3_from[n:end], v.places, g.c3[n:end], c3_run, lanes)
+        convolution_back(d_c3[m], t.c3[n:end], net.c3_from[n:end], v.d_s2, c3_run, lanes)
+    for m in range(6):
+        dw, db = subsample_back(v.d_s2[m], v.s2[m], v.s2_sums[m], v.c1[m], t.s2[m], net, v.d_c1, lanes)
+        g.s2[m] += dw
+        g.s2_bias[m] += db
+        g.c1_bias[m] += total(v.d_c1.reshape(v.d_c1.size))
+        convolution_gradient(d_c1, v.x, net.c1_from, v.places, g.c1[m : m + 1], c1_run, lanes)
+
+
+@whole
+def take(weights, gradient, optimizer, learning_rate, taken, images, labels, order, factor, totals, net, v, layout):
+    """Take len(order) optimizer steps; `taken` were taken before."""
+    t, g = layers(weights, len(net.c3_from)), layers(gradient, len(net.c3_from))
+    lanes, scale = layout[0], weights.dtype.type(factor)
+    steps, size = order.shape
+    for step in range(steps):
+        gradient[:] = 0
+        for start in range(0, size, lanes):
+            for b in range(lanes):  # lanes without a pattern repeat the last one; their dE/dscores are 0
+                v.chosen[b] = order[step, min(start + b, size - 1)]
+            forward(t, images, net, v, layout)
+            loss(v.scores, labels, v.chosen, min(size - start, lanes), scale, net.j, lanes, totals)
+            backward(t, g, net, v, layout)
+        update(weights, gradient, optimizer, learning_rate, taken + step + 1)
 
 
 @outermost
 def batch_steps(weights, gradient, optimizer, learning_rate, taken, images, labels, order, factor, totals, net, v):
-    """Take len(order) optimizer steps; `taken` were taken before."""
-    t, g = layers(weights, len(net.c3_from)), layers(gradient, len(net.c3_from))
-    scale = weights.dtype.type(factor)
-    steps, size = order.shape
-    for step in range(steps):
-        gradient[:] = 0
-        for start in range(0, size, LANES):
-            for b in range(LANES):  # lanes without a pattern repeat the last one; their dE/dscores are 0
-                v.chosen[b] = order[step, min(start + b, size - 1)]
-            forward(t, images, net, v)
-            loss(v.scores, labels, v.chosen, min(size - start, LANES), scale, net.j, LANES, totals)
-            if len(net.codes):
-                rbf_back(v.scores, net.codes, v.f6, v.d_f6)
-            else:
-                linear_back(v.scores, t.output.reshape(10, 84), v.d_f6)
-                dense_gradient(v.scores, v.f6, v.turned, g.output.reshape(10, 84), g.output_bias)
-            times_slope(v.d_f6, v.f6, net)
-            dense_gradient(v.d_f6, v.c5, v.turned, g.f6, g.f6_bias)
-            dense_back(v.d_f6, t.f6, v.d_c5)
-            times_slope(v.d_c5, v.c5, net)
-            dense_gradient(v.d_c5, v.s4.reshape(400 * LANES), v.turned, g.c5, g.c5_bias)
-            dense_back(v.d_c5, t.c5, v.d_s4.reshape(400 * LANES))
-            v.d_s2[:] = 0
-            for m in range(16):
-                d, n, end = v.d_c3[m], net.c3_start[m], net.c3_start[m + 1]
-                dw, db = subsample_back(v.d_s4[m], v.s4[m], v.s4_sums[m], v.c3[m], t.s4[m], net, d)
-                g.s4[m] += dw
-                g.s4_bias[m] += db
-                g.c3_bias[m] += total(d.reshape(100 * LANES))
-                convolution_gradient(d, v.s2, net.c3_from[n:end], v.places, g.c3[n:end], 10)
-                convolution_back(d, t.c3[n:end], net.c3_from[n:end], v.d_s2, 10)
-            for m in range(6):
-                dw, db = subsample_back(v.d_s2[m], v.s2[m], v.s2_sums[m], v.c1[m], t.s2[m], net, v.d_c1)
-                g.s2[m] += dw
-                g.s2_bias[m] += db
-                g.c1_bias[m] += total(v.d_c1.reshape(784 * LANES))
-                convolution_gradient(v.d_c1, v.x, net.c1_from, v.places, g.c1[m : m + 1], 14)
-        update(weights, gradient, optimizer, learning_rate, taken + step + 1)
-
-
-@outermost
-def batch_scores(weights, images, scores, net, v):
-    """Class scores (N, 10) of images uint8 (N, 32, 32)."""
-    t = layers(weights, len(net.c3_from))
-    for start in range(0, len(images), LANES):
-        for b in range(LANES):
-            v.chosen[b] = min(start + b, len(images) - 1)
-        forward(t, images, net, v)
-        for b in range(min(LANES, len(images) - start)):
-            for o in range(10):
-                scores[start + b, o] = v.scores[o * LANES + b]
-
-
-# ---- One pattern a step: the place within a map innermost. Gradients are set, not added ----
-
-
-@inner
-def load_single(image, net, x):
-    """The input layer, row after row."""
-    for r in range(32):
-        row, pixels = x[32 * r : 32 * r + 32], image[r]
-        for c in range(32):
-            row[c] = net.background + net.grey * type(net.grey)(pixels[c])
-
-
-@inner
-def run(w, x, y, width):
-    """A kernel (5, 5) along a map of x, added to a map of y; rows of both are `width` long."""
-    for k in range(5):
-        row, w0, w1, w2, w3, w4 = x[k * width :], w[k, 0], w[k, 1], w[k, 2], w[k, 3], w[k, 4]
-        for i in range(y.size):
-            y[i] += w0 * row[i] + w1 * row[i + 1] + w2 * row[i + 2] + w3 * row[i + 3] + w4 * row[i + 4]
-
-
-@inner
-def run_back(w, da, dx, width):
-    """The same kernel's share of dE/dx; 5 rows of zeros precede the map in da."""
-    for k in range(5):
-        row, w0, w1, w2, w3, w4 = da[(5 - k) * width - 4 :], w[k, 0], w[k, 1], w[k, 2], w[k, 3], w[k, 4]
-        for i in range(dx.size):
-            dx[i] += w4 * row[i] + w3 * row[i + 1] + w2 * row[i + 2] + w1 * row[i + 3] + w0 * row[i + 4]
-
-
-@inner
-def run_gradient(da, x, dw, width):
-    """The same kernel's gradient: dw (5, 5)."""
-    for k in range(5):
-        row = x[k * width :]
-        g0 = g1 = g2 = g3 = g4 = x.dtype.type(0)
-        for i in range(da.size):
-            d = da[i]
-            g0 += d * row[i]
-            g1 += d * row[i + 1]
-            g2 += d * row[i + 2]
-            g3 += d * row[i + 3]
-            g4 += d * row[i + 4]
-        dw[k, 0], dw[k, 1], dw[k, 2], dw[k, 3], dw[k, 4] = g0, g1, g2, g3, g4
-
-
-@inner
-def subsample_single(x, coefficient, bias, net, width, columns, sums, y):
-    """One map y of S2 or S4, in rows of `columns`, and the sums of its 2x2 patches; the rows of x are `width` long."""
-    for r in range(y.size // columns):
-        upper, lower, s = x[2 * r * width :], x[(2 * r + 1) * width :], sums[r * columns :]
-        for c in range(columns):
-            s[c] = upper[2 * c] + upper[2 * c + 1] + lower[2 * c] + lower[2 * c + 1]
-    for i in range(y.size):
-        y[i] = activation(coefficient * sums[i] + bias, net)
-
-
-@inner
-def subsample_single_back(dy, y, sums, x, coefficient, net, width, columns, da):
-    """The same map's dE/dy -> dE/da of the map x below; returns dE/dcoefficient and dE/dbias."""
-    d_coefficient = d_bias = type(coefficient)(0)
-    for i in range(y.size):
-        dy[i] *= slope(y[i], net)
-        d_bias += dy[i]
-        d_coefficient += dy[i] * sums[i]
-        dy[i] *= coefficient
-    for r in range(2 * (y.size // columns)):
-        d, below, out = dy[r // 2 * columns :], x[r * width :], da[r * width :]
-        for c in range(columns):
-            out[2 * c] = d[c] * slope(below[2 * c], net)
-            out[2 * c + 1] = d[c] * slope(below[2 * c + 1], net)
-    return d_coefficient, d_bias
-
-
-@inner
-def dense_single(x, w, bias, y):
-    """The weighted sums of C5, F6 or linear outputs: x (inputs,), w (units, inputs) -> y (units,)."""
-    for u in range(0, len(w), 2):
-        w0, w1, a0, a1 = w[u], w[u + 1], bias[u], bias[u + 1]
-        for k in range(x.size):
-            a0 += w0[k] * x[k]
-            a1 += w1[k] * x[k]
-        y[u], y[u + 1] = a0, a1
-
-
-@inner
-def dense_single_back(da, w, dx):
-    """dE/da (units,) -> dE/dx (inputs,)."""
-    dx[:] = 0
-    for u in range(0, len(w), 2):
-        w0, w1, d0, d1 = w[u], w[u + 1], da[u], da[u + 1]
-        for k in range(dx.size):
-            dx[k] += d0 * w0[k] + d1 * w1[k]
-
-
-@inner
-def dense_single_gradient(da, x, dw, dbias):
-    """dE/da (units,) and x (inputs,) -> dw (units, inputs) and dbias."""
-    for u in range(da.size):
-        d, row = da[u], dw[u]
-        dbias[u] = d
-        for k in range(x.size):
-            row[k] = d * x[k]
-
-
-@inner
-def rbf_single(x, codes, scores):
-    """The scores of RBF outputs: x (84,) -> scores (10,)."""
-    for o in range(10):
-        code, penalty = codes[o], x.dtype.type(0)
-        for u in range(84):
-            penalty += (x[u] - code[u]) ** 2
-        scores[o] = -penalty
-
-
-@inner
-def rbf_single_back(ds, codes, x, dx):
-    """dE/dscores (10,) -> dE/dx (84,)."""
-    dx[:] = 0
-    for o in range(10):
-        code, d = codes[o], 2 * ds[o]
-        for u in range(84):
-            dx[u] += d * (code[u] - x[u])
+    """Take steps of any batch size: order (steps, batch size); v of buffers(BATCH)."""
+    take(weights, gradient, optimizer, learning_rate, taken, images, labels, order, factor, totals, net, v, BATCH)
 
 
 @outermost
 def single_steps(weights, gradient, optimizer, learning_rate, taken, images, labels, order, factor, totals, net, v):
-    """As batch_steps, for batches of one pattern: order (steps, 1)."""
-    t, g = layers(weights, len(net.c3_from)), layers(gradient, len(net.c3_from))
-    scale = weights.dtype.type(factor)
-    s2, s4, d_s4 = v.s2.reshape(7 * 224), v.s4.reshape(400), v.d_s4.reshape(400)
-    for step in range(len(order)):
-        v.chosen[0] = order[step, 0]
-        load_single(images[v.chosen[0]], net, v.x)
-        for m in range(6):
-            v.c1[m] = t.c1_bias[m]
-            run(t.c1[m], v.x, v.c1[m], 32)
-            activate(v.c1[m], net)
-            subsample_single(v.c1[m], t.s2[m], t.s2_bias[m], net, 32, 16, v.s2_sums[m], v.s2[m])
-        for m in range(16):
-            v.c3[m] = t.c3_bias[m]
-            for n in range(net.c3_start[m], net.c3_start[m + 1]):
-                run(t.c3[n], s2[224 * net.c3_from[n] :], v.c3[m], 16)
-            activate(v.c3[m], net)
-            subsample_single(v.c3[m], t.s4[m], t.s4_bias[m], net, 16, 5, v.s4_sums[m], v.s4[m])
-        dense_single(s4, t.c5, t.c5_bias, v.c5)
-        activate(v.c5, net)
-        dense_single(v.c5, t.f6, t.f6_bias, v.f6)
-        activate(v.f6, net)
-        if len(net.codes):
-            rbf_single(v.f6, net.codes, v.scores)
-            loss(v.scores, labels, v.chosen, 1, scale, net.j, 1, totals)
-            rbf_single_back(v.scores, net.codes, v.f6, v.d_f6)
-        else:
-            w = t.output.reshape(10, 84)
-            dense_single(v.f6, w, t.output_bias, v.scores)
-            loss(v.scores, labels, v.chosen, 1, scale, net.j, 1, totals)
-            dense_single_back(v.scores, w, v.d_f6)
-            dense_single_gradient(v.scores, v.f6, g.output.reshape(10, 84), g.output_bias)
-        times_slope(v.d_f6, v.f6, net)
-        dense_single_gradient(v.d_f6, v.c5, g.f6, g.f6_bias)
-        dense_single_back(v.d_f6, t.f6, v.d_c5)
-        times_slope(v.d_c5, v.c5, net)
-        dense_single_gradient(v.d_c5, s4, g.c5, g.c5_bias)
-        dense_single_back(v.d_c5, t.c5, d_s4)
-        v.d_s2[:] = 0
-        for m in range(16):
-            d = v.d_c3[m, 80:240]
-            g.s4[m], g.s4_bias[m] = subsample_single_back(
-                v.d_s4[m], v.s4[m], v.s4_sums[m], v.c3[m], t.s4[m], net, 16, 5, d
-            )
-            g.c3_bias[m] = total(d)
-            for n in range(net.c3_start[m], net.c3_start[m + 1]):
-                run_gradient(d, s2[224 * net.c3_from[n] :], g.c3[n], 16)
-                run_back(t.c3[n], v.d_c3[m], v.d_s2[net.c3_from[n]], 16)
-        for m in range(6):
-            g.s2[m], g.s2_bias[m] = subsample_single_back(
-                v.d_s2[m], v.s2[m], v.s2_sums[m], v.c1[m], t.s2[m], net, 32, 16, v.d_c1
-            )
-            g.c1_bias[m] = total(v.d_c1)
-            run_gradient(v.d_c1, v.x, g.c1[m], 32)
-        update(weights, gradient, optimizer, learning_rate, taken + step + 1)
+    """Take steps of one pattern: order (steps, 1); v of buffers(SINGLE)."""
+    take(weights, gradient, optimizer, learning_rate, taken, images, labels, order, factor, totals, net, v, SINGLE)
+
+
+@outermost
+def batch_scores(weights, images, scores, net, v):
+    """Class scores (N, 10) of images uint8 (N, 32, 32); v of buffers(BATCH)."""
+    t = layers(weights, len(net.c3_from))
+    for start in range(0, len(images), LANES):
+        for b in range(LANES):
+            v.chosen[b] = min(start + b, len(images) - 1)
+        forward(t, images, net, v, BATCH)
+        for b in range(min(LANES, len(images) - start)):
+            for o in range(10):
+                scores[start + b, o] = v.scores[o * LANES + b]

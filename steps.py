@@ -186,9 +186,9 @@ def loops(kernels, state, recipe: Recipe) -> tuple[Steps, Callable]:
         own = kernels.adam(vectors["exp_avg"], vectors["exp_avg_sq"], average, state.steps_an_epoch)
     else:
         own = kernels.levenberg_marquardt(vectors["rate"])
-    batches = kernels.batch_buffers(np.float32)
+    batches = kernels.buffers(kernels.BATCH, np.float32)
     if state.batch_size == 1:
-        take_steps, buffers = kernels.single_steps, kernels.single_buffers(np.float32)
+        take_steps, buffers = kernels.single_steps, kernels.buffers(kernels.SINGLE, np.float32)
     else:
         take_steps, buffers = kernels.batch_steps, batches
 

@@ -27,59 +27,59 @@ ROUNDS, REPEATS = 15, 50
 
 @njit(**OPTIONS)
 def input_layer(t, g, net, v, images):
-    kernels.load(images, v.chosen, net, v.x)
+    kernels.load(images, v.chosen, net, v.x, LANES)
 
 
 @njit(**OPTIONS)
 def c1(t, g, net, v, images):
     for m in range(6):
-        kernels.convolution(v.x, t.c1[m : m + 1], net.c1_from, t.c1_bias[m], net, v.c1[m], 14)
+        kernels.convolution(v.x, t.c1[m : m + 1], net.c1_from, t.c1_bias[m], net, v.c1[m], 14, LANES)
 
 
 @njit(**OPTIONS)
 def s2(t, g, net, v, images):
     for m in range(6):
-        kernels.subsample(v.c1[m], t.s2[m], t.s2_bias[m], net, v.s2_sums[m], v.s2[m])
+        kernels.subsample(v.c1[m], t.s2[m], t.s2_bias[m], net, v.s2_sums[m], v.s2[m], LANES)
 
 
 @njit(**OPTIONS)
 def c3(t, g, net, v, images):
     for m in range(16):
         n, end = net.c3_start[m], net.c3_start[m + 1]
-        kernels.convolution(v.s2, t.c3[n:end], net.c3_from[n:end], t.c3_bias[m], net, v.c3[m], 10)
+        kernels.convolution(v.s2, t.c3[n:end], net.c3_from[n:end], t.c3_bias[m], net, v.c3[m], 10, LANES)
 
 
 @njit(**OPTIONS)
 def s4(t, g, net, v, images):
     for m in range(16):
-        kernels.subsample(v.c3[m], t.s4[m], t.s4_bias[m], net, v.s4_sums[m], v.s4[m])
+        kernels.subsample(v.c3[m], t.s4[m], t.s4_bias[m], net, v.s4_sums[m], v.s4[m], LANES)
 
 
 @njit(**OPTIONS)
 def dense_layers(t, g, net, v, images):
-    kernels.dense(v.s4.reshape(400 * LANES), t.c5, t.c5_bias, v.c5)
+    kernels.dense(v.s4.reshape(400 * LANES), t.c5, t.c5_bias, v.c5, LANES)
     kernels.activate(v.c5, net)
-    kernels.dense(v.c5, t.f6, t.f6_bias, v.f6)
+    kernels.dense(v.c5, t.f6, t.f6_bias, v.f6, LANES)
     kernels.activate(v.f6, net)
-    kernels.dense(v.f6, t.output.reshape(10, 84), t.output_bias, v.scores)
+    kernels.dense(v.f6, t.output.reshape(10, 84), t.output_bias, v.scores, LANES)
 
 
 @njit(**OPTIONS)
 def dense_layers_back(t, g, net, v, images):
-    kernels.linear_back(v.scores, t.output.reshape(10, 84), v.d_f6)
-    kernels.dense_gradient(v.scores, v.f6, v.turned, g.output.reshape(10, 84), g.output_bias)
+    kernels.linear_back(v.scores, t.output.reshape(10, 84), v.d_f6, LANES)
+    kernels.dense_gradient(v.scores, v.f6, v.turned, g.output.reshape(10, 84), g.output_bias, LANES)
     kernels.times_slope(v.d_f6, v.f6, net)
-    kernels.dense_gradient(v.d_f6, v.c5, v.turned, g.f6, g.f6_bias)
-    kernels.dense_back(v.d_f6, t.f6, v.d_c5)
+    kernels.dense_gradient(v.d_f6, v.c5, v.turned, g.f6, g.f6_bias, LANES)
+    kernels.dense_back(v.d_f6, t.f6, v.d_c5, LANES)
     kernels.times_slope(v.d_c5, v.c5, net)
-    kernels.dense_gradient(v.d_c5, v.s4.reshape(400 * LANES), v.turned, g.c5, g.c5_bias)
-    kernels.dense_back(v.d_c5, t.c5, v.d_s4.reshape(400 * LANES))
+    kernels.dense_gradient(v.d_c5, v.s4.reshape(400 * LANES), v.turned, g.c5, g.c5_bias, LANES)
+    kernels.dense_back(v.d_c5, t.c5, v.d_s4.reshape(400 * LANES), LANES)
 
 
 @njit(**OPTIONS)
 def s4_back(t, g, net, v, images):
     for m in range(16):
-        kernels.subsample_back(v.d_s4[m], v.s4[m], v.s4_sums[m], v.c3[m], t.s4[m], net, v.d_c3[m])
+        kernels.subsample_back(v.d_s4[m], v.s4[m], v.s4_sums[m], v.c3[m], t.s4[m], net, v.d_c3[m], LANES)
 
 
 @njit(**OPTIONS)
@@ -87,7 +87,7 @@ def c3_gradient(t, g, net, v, images):
     for m in range(16):
         n, end = net.c3_start[m], net.c3_start[m + 1]
         g.c3_bias[m] += kernels.total(v.d_c3[m].reshape(100 * LANES))
-        kernels.convolution_gradient(v.d_c3[m], v.s2, net.c3_from[n:end], v.places, g.c3[n:end], 10)
+        kernels.convolution_gradient(v.d_c3[m], v.s2, net.c3_from[n:end], v.places, g.c3[n:end], 10, LANES)
 
 
 @njit(**OPTIONS)
@@ -95,20 +95,20 @@ def c3_back(t, g, net, v, images):
     v.d_s2[:] = 0
     for m in range(16):
         n, end = net.c3_start[m], net.c3_start[m + 1]
-        kernels.convolution_back(v.d_c3[m], t.c3[n:end], net.c3_from[n:end], v.d_s2, 10)
+        kernels.convolution_back(v.d_c3[m], t.c3[n:end], net.c3_from[n:end], v.d_s2, 10, LANES)
 
 
 @njit(**OPTIONS)
 def s2_back(t, g, net, v, images):
     for m in range(6):
-        kernels.subsample_back(v.d_s2[m], v.s2[m], v.s2_sums[m], v.c1[m], t.s2[m], net, v.d_c1)
+        kernels.subsample_back(v.d_s2[m], v.s2[m], v.s2_sums[m], v.c1[m], t.s2[m], net, v.d_c1, LANES)
 
 
 @njit(**OPTIONS)
 def c1_gradient(t, g, net, v, images):
     for m in range(6):
         g.c1_bias[m] += kernels.total(v.d_c1.reshape(784 * LANES))
-        kernels.convolution_gradient(v.d_c1, v.x, net.c1_from, v.places, g.c1[m : m + 1], 14)
+        kernels.convolution_gradient(v.d_c1, v.x, net.c1_from, v.places, g.c1[m : m + 1], 14, LANES)
 
 
 PARTS = {
@@ -144,7 +144,7 @@ def main():
     weights = flatten(model).numpy()
     gradient, first, second, average = (np.zeros_like(weights) for _ in range(4))
     net = kernels.network(np.float32, model.c3.connections.numpy())
-    buffers, optimizer = kernels.batch_buffers(np.float32), kernels.adam(first, second, average, 1875)
+    buffers, optimizer = kernels.buffers(kernels.BATCH, np.float32), kernels.adam(first, second, average, 1875)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (LANES, 32, 32), np.uint8)
     labels, order, totals = random.integers(0, 10, LANES), np.arange(LANES)[None], np.zeros(2)

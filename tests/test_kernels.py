@@ -44,7 +44,7 @@ class Loops:
         self.weights = flat(model.parameters()).astype(dtype)
         self.gradient = np.zeros_like(self.weights)
         self.totals = np.zeros(2)
-        self.batches, self.one = kernels.batch_buffers(dtype), kernels.single_buffers(dtype)
+        self.batches, self.one = (kernels.buffers(layout, dtype) for layout in (kernels.BATCH, kernels.SINGLE))
 
     def take(self, optimizer, order, images, labels, factor, taken=0, learning_rate=0.0005):
         steps = kernels.single_steps if order.shape[1] == 1 else kernels.batch_steps
