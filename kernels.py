@@ -1,27 +1,34 @@
 """LeNet-5's loss, gradient and training step as plain loops, compiled by numba.
 
-The layers are those of section II.B of the paper; dE/dx of a layer's states is written d_x, and becomes dE/da of their
-weighted sums a in place, by the factor f'(a). A batch is done in blocks of LANES patterns, and the pattern is the last
-index of everything: a row of a map is one run of memory, column after column, each column `lanes` patterns.
+The layers are those of section II.B of the paper. a are weighted sums and x = f(a) states; d_x is written for dE/dx,
+and for C5 and F6 becomes dE/da in place, by the factor f'(a); d_c1 and d_c3 hold dE/da at once. A batch is done in
+blocks of LANES patterns, and the pattern is the last index of everything: a row of a map is one stretch of memory,
+column after column, each column `lanes` patterns.
 
 layer       equation                                        loops                   innermost (vector instructions)
 C1, C3      a_m(r, c) = b_m + sum over n, k, l of           map m, row r, kernel n, patterns; five inputs of a row stay
             w_n(k, l) x_n(r + k, c + l); x = f(a)           its row k               in registers while c goes along it
 S2, S4      s = sum of a 2x2 patch; x = f(w_m s + b_m)      map, row, column        patterns
-C5, F6      a_u = b_u + sum over k of w_uk x_k; x = f(a)    4 inputs, 2 units       patterns; 8 weights in registers
-output      y_o = b_o + sum over u of w_ou x_u, or          class, input            patterns
-            y_o = -sum over u of (x_u - code_ou)^2
-dE/dw       C1, C3: sum over r, c of da_m(r, c) x(...)      map, kernel, r, k, c    patterns; five sums in registers
-            C5, F6: sum over patterns of da_u x_k           2 units, 4 patterns     inputs, as the weights lie in memory
-dE/dx       C3: sum over n, k, l of w_n(k, l) da_m(...)     map, kernel, r, k       patterns, as forward
+C5, F6, y   a_u = b_u + sum over k of w_uk x_k; x = f(a);   4 inputs, 2 units       patterns; 8 weights in registers
+            y: linear outputs, without f
+RBF         y_o = -sum over u of (x_u - code_ou)^2          class, input            patterns
+dE/dw       C1, C3: sum over r, c of                        map, kernel, r, k, c    patterns; five sums in registers
+            da_m(r, c) x_n(r + k, c + l)
+            C5, F6, y: sum over patterns of da_u x_k        2 units, 4 patterns     inputs, as the weights lie in memory
+dE/dx       C3: sum over m, k, l of                         map, kernel, r, k       patterns, as forward
+            w_n(k, l) da_m(r - k, c - l)
             C5, F6: sum over u of w_uk da_u                 4 units, 2 inputs       patterns; 8 weights in registers
+            y: sum over o of w_ou dy_o; RBF: 2 dy_o         class, input            patterns
+            (code_ou - x_u)
 
-Batches of one pattern take the same loops with one lane. Then the next loop is the innermost one: the place within a
-map for C1 to S4, and for C5 and F6, whose loops are others then, the input. What LLVM makes of the loops is fast if
-innermost loops have constant lengths, read few arrays, and run along one-dimensional slices taken before them:
-otherwise it tests for overlaps, or leaves vector instructions out.
+In the convolutions the loop over c stands inside that over patterns. Its length is constant, so LLVM unrolls it, and
+the patterns are left innermost. A batch of one pattern takes the same loops with one lane; LLVM then makes vectors of
+the next loop: the columns of C1 to S4, the inputs of C5, F6 and y. `slide` and the dense layers have a branch for this.
 
-All arrays are written in place. Nothing is checked: labels must be 0 to 9, and indices within the images.
+What LLVM makes of the loops is fast if innermost loops have constant lengths, read few arrays, and run along
+one-dimensional slices taken before them: otherwise it tests for overlaps, or leaves vector instructions out.
+
+Results are written into the arrays given. Nothing is checked: labels must be 0 to 9, and indices within the images.
 The gradient alone: take a Levenberg-Marquardt step with rates of 0, which leaves the weights as they are.
 """
 
@@ -59,23 +66,24 @@ def outermost(function):
 
 # ---- What is handed to the loops: see the functions below that make them ----
 
-Network = namedtuple("Network", "background grey a s relu c1_from c3_from c3_start codes j")
+Network = namedtuple("Network", "background grey A S relu c1_from c3_from c3_start codes j")
 Optimizer = namedtuple("Optimizer", "rate first second average period")
 Layers = namedtuple("Layers", "c1 c1_bias s2 s2_bias c3 c3_bias s4 s4_bias c5 c5_bias f6 f6_bias output output_bias")
 
 Buffers = namedtuple(
-    "Buffers", "chosen x c1 s2_sums s2 c3 s4_sums s4 c5 f6 scores d_f6 d_c5 d_s4 d_c3 d_s2 d_c1 places turned"
+    "Buffers", "chosen x c1 s2_sums s2 c3 s4_sums s4 c5 f6 scores d_f6 d_c5 d_s4 d_c3 d_s2 d_c1 kernel_sums transposed"
 )
 
-# Lanes; then how many rows a convolution goes along in C1, and how many columns at a time; the same in C3.
+# Lanes; the rows of a C1 map as the convolution sees them, and how many columns it takes at a time; the same of C3.
 BATCH = (LANES, 28, 14, 10, 10)  # plain tuples: numba takes their numbers for constants
-# With one lane, C1's rows are as long as the input's, and C3's as S2's, so that a map is one row to the convolution.
-# What is computed past a map's last column never counts: its dE/da is 0.
+# With one lane, rows of C1 are stored as long as the input's (32), and those of S2 and C3 half as long (16), so that to
+# the convolution a map is one row. It also computes the columns past a map's last, across the ends of rows. No column
+# that counts reads them, and their dE/da is 0: d_c3's are never written and stay 0, d_s2's and d_c1's follow from them.
 SINGLE = (1, 1, 28 * 32, 1, 10 * 16)
 
 
 def aligned(shape: tuple, dtype) -> np.ndarray:
-    """Zeros that start at a multiple of 64 bytes: no vector then lies in two cache lines."""
+    """Zeros that start at a multiple of 64 bytes, so that no vector of patterns lies in two cache lines."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.zeros(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
@@ -83,11 +91,13 @@ def aligned(shape: tuple, dtype) -> np.ndarray:
 
 
 def buffers(layout: tuple, dtype) -> Buffers:
-    """What the loops work in, for numbers of this type."""
+    """What the loops work in, for numbers of this type: `layout` is BATCH or SINGLE."""
     lanes = layout[0]
     c1, s2, c3 = (28, 14, 10) if layout == BATCH else (32, 16, 16)  # columns
+    # SINGLE reads a few numbers behind the last row of x and the last map of S2, and adds 0 behind the last of d_s2:
+    # hence a row and a map more.
     shapes = {
-        "x": (1, 33, 32),  # SINGLE reads, but never counts, a row of x and a map of S2 more
+        "x": (1, 33, 32),
         "c1": (6, 28, c1),
         "s2_sums": (6, 14, s2),
         "s2": (7, 14, s2),
@@ -103,10 +113,10 @@ def buffers(layout: tuple, dtype) -> Buffers:
         "d_c3": (16, 10, c3),
         "d_s2": (7, 14, s2),
         "d_c1": (28, c1),  # one map at a time
-        "places": (5, 5),  # a kernel's gradient, each pattern by itself
-        "turned": (400,),  # the input of C5 or F6, a row a pattern
+        "kernel_sums": (5, 5),  # a kernel's gradient, each pattern by itself
+        "transposed": (400,),  # the input of C5, F6 or y, a row a pattern
     }
-    arrays = {name: aligned((*rest, columns * lanes), dtype) for name, (*rest, columns) in shapes.items()}
+    arrays = {name: aligned((*rest, last * lanes), dtype) for name, (*rest, last) in shapes.items()}
     return Buffers(np.zeros(lanes, np.int64), **arrays)
 
 
@@ -122,10 +132,10 @@ def network(dtype, connections, codes=None, j=None, relu=False) -> Network:
     return Network(
         background=number(BACKGROUND),
         grey=number((INK - BACKGROUND) / 255),
-        a=number(A),
-        s=number(S),
+        A=number(A),
+        S=number(S),
         relu=relu,
-        c1_from=np.zeros(1, np.int64),
+        c1_from=np.zeros(1, np.int64),  # every kernel of C1 reads map 0 of x
         c3_from=np.ascontiguousarray(from_map),
         c3_start=np.searchsorted(to_map, np.arange(17)),  # map m's kernels are c3_start[m] to c3_start[m + 1] - 1
         codes=np.zeros((0, 84), dtype) if codes is None else np.array(codes, dtype),
@@ -202,13 +212,13 @@ def tanh_of_type(u):
 @inner
 def activation(a, net):
     """x = f(a)."""
-    return max(a, type(a)(0)) if net.relu else net.a * tanh(net.s * a)
+    return max(a, type(a)(0)) if net.relu else net.A * tanh(net.S * a)
 
 
 @inner
 def slope(x, net):
     """f'(a), from x = f(a)."""
-    return type(x)(x > 0) if net.relu else net.s * (net.a - x * x / net.a)
+    return type(x)(x > 0) if net.relu else net.S * (net.A - x * x / net.A)
 
 
 @inner
@@ -227,6 +237,7 @@ def times_slope(d, x, net):
 
 @inner
 def total(x):
+    """The sum of x, in x's precision."""
     s = x.dtype.type(0)
     for i in range(x.size):
         s += x[i]
@@ -269,13 +280,13 @@ def update(weights, gradient, optimizer, learning_rate, step):
     number = weights.dtype.type
     for i in range(rate.size):
         weights[i] -= rate[i] * gradient[i]
-    size, root = number(learning_rate / (1 - 0.9**step)), number(1 / np.sqrt(1 - 0.999**step))
+    step_size, root = number(learning_rate / (1 - 0.9**step)), number(1 / np.sqrt(1 - 0.999**step))
     new1, new2, eps = number(1 - 0.9), number(1 - 0.999), number(1e-8)
     for i in range(first.size):
         g = gradient[i]
         first[i] += new1 * (g - first[i])
         second[i] += new2 * (g * g - second[i])
-        weights[i] -= size * first[i] / (np.sqrt(second[i]) * root + eps)
+        weights[i] -= step_size * first[i] / (np.sqrt(second[i]) * root + eps)
     share = number(1 / min(step, optimizer.period))
     for i in range(average.size):
         average[i] += share * (weights[i] - average[i])
@@ -297,9 +308,9 @@ def load(images, chosen, net, x, lanes):
 
 @inner
 def slide(w, x, y, columns, lanes):
-    """A kernel's row (5,) along x, added to y: the window of five inputs stays in registers."""
+    """A kernel's row (5,) along x ((columns + 4) lanes,), added to y: the window of five inputs stays in registers."""
     w0, w1, w2, w3, w4 = w[0], w[1], w[2], w[3], w[4]
-    if lanes == 1:
+    if lanes == 1:  # the columns are the vector: no window goes along them
         for c in range(columns):
             y[c] += w0 * x[c] + w1 * x[c + 1] + w2 * x[c + 2] + w3 * x[c + 3] + w4 * x[c + 4]
         return
@@ -313,7 +324,7 @@ def slide(w, x, y, columns, lanes):
 
 @inner
 def slide_back(w, da, dx, columns, lanes):
-    """The same row's share of dE/dx: the place c of x was used at c - 4 to c of y, as far as there are any."""
+    """The same row's share of dE/dx, added: x's column c was used at y's c - 4 to c, as far as there are any."""
     w0, w1, w2, w3, w4 = w[0], w[1], w[2], w[3], w[4]
     zero = type(w0)(0)
     for b in range(lanes):
@@ -328,11 +339,11 @@ def slide_back(w, da, dx, columns, lanes):
 
 
 @inner
-def slide_gradient(da, x, places, columns, lanes):
-    """The same row's gradient, pattern by pattern: places (5 lanes,) += sum over columns of dE/da times input."""
+def slide_gradient(da, x, sums, columns, lanes):
+    """The same row's gradient, pattern by pattern: sums (5 lanes,) += sum over columns of dE/da times input."""
     for b in range(lanes):
-        g0, g1, g2 = places[b], places[lanes + b], places[2 * lanes + b]
-        g3, g4 = places[3 * lanes + b], places[4 * lanes + b]
+        g0, g1, g2 = sums[b], sums[lanes + b], sums[2 * lanes + b]
+        g3, g4 = sums[3 * lanes + b], sums[4 * lanes + b]
         for c in range(columns):
             i = c * lanes + b
             d = da[i]
@@ -341,13 +352,16 @@ def slide_gradient(da, x, places, columns, lanes):
             g2 += d * x[i + 2 * lanes]
             g3 += d * x[i + 3 * lanes]
             g4 += d * x[i + 4 * lanes]
-        places[b], places[lanes + b], places[2 * lanes + b] = g0, g1, g2
-        places[3 * lanes + b], places[4 * lanes + b] = g3, g4
+        sums[b], sums[lanes + b], sums[2 * lanes + b] = g0, g1, g2
+        sums[3 * lanes + b], sums[4 * lanes + b] = g3, g4
 
 
 @inner
 def convolution(x, w, sources, bias, net, y, columns, lanes):
-    """One map y of C1 or C3: w (kernels, 5, 5), each for the map x[sources[n]]; so many columns at a time."""
+    """One map y of C1 or C3: w (kernels, 5, 5), each for the map x[sources[n]]; so many columns at a time.
+
+    With one lane this goes on past the end of the row of x that is sliced here, through the rows that follow in memory.
+    """
     for r in range(y.shape[0]):
         row = y[r]
         row[:] = bias
@@ -360,7 +374,7 @@ def convolution(x, w, sources, bias, net, y, columns, lanes):
 
 @inner
 def convolution_back(da, w, sources, dx, columns, lanes):
-    """The same map's share of dE/dx."""
+    """The same map's share of dE/dx, added; `columns` is the length of da's rows."""
     for n in range(len(sources)):
         for r in range(da.shape[0]):
             for k in range(5):
@@ -368,18 +382,18 @@ def convolution_back(da, w, sources, dx, columns, lanes):
 
 
 @inner
-def convolution_gradient(da, x, sources, places, dw, columns, lanes):
+def convolution_gradient(da, x, sources, sums, dw, columns, lanes):
     """The same map's kernels' gradient."""
     for n in range(len(sources)):
-        places[:] = 0
+        sums[:] = 0
         for r in range(da.shape[0]):
             row = da[r]
             for k in range(5):
                 for i in range(0, row.size, columns * lanes):
-                    slide_gradient(row[i:], x[sources[n], r + k, i:], places[k], columns, lanes)
+                    slide_gradient(row[i:], x[sources[n], r + k, i:], sums[k], columns, lanes)
         for k in range(5):
             for l in range(5):  # noqa: E741
-                dw[n, k, l] += total(places[k, l * lanes : (l + 1) * lanes])
+                dw[n, k, l] += total(sums[k, l * lanes : (l + 1) * lanes])
 
 
 @inner
@@ -391,14 +405,14 @@ def subsample(x, coefficient, bias, net, sums, y, lanes):
             for b in range(lanes):
                 i = 2 * c * lanes + b
                 s[c * lanes + b] = upper[i] + upper[i + lanes] + lower[i] + lower[i + lanes]
-    out, s = y.reshape(y.size), sums.reshape(y.size)
-    for i in range(out.size):
-        out[i] = activation(coefficient * s[i] + bias, net)
+    states, s = y.reshape(-1), sums.reshape(-1)
+    for i in range(states.size):
+        states[i] = activation(coefficient * s[i] + bias, net)
 
 
 @inner
 def subsample_back(dy, y, sums, x, coefficient, net, da, lanes):
-    """The same map's dE/dy -> dE/da of the map x below; returns dE/dcoefficient and dE/dbias."""
+    """The same map's dE/dy -> dE/da of the map x below; returns dE/dcoefficient and dE/dbias. dy becomes dE/dsums."""
     d_coefficient = d_bias = type(coefficient)(0)
     for r in range(y.shape[0]):
         d, row, s = dy[r], y[r], sums[r]
@@ -445,8 +459,8 @@ def dense(x, w, bias, y, lanes):
     for k in range(0, inputs, 4):
         rows = x[k * lanes : (k + 4) * lanes]
         for u in range(0, units, 2):
-            v, w_ = w[u, k : k + 4], w[u + 1, k : k + 4]
-            tile(v[0], v[1], v[2], v[3], w_[0], w_[1], w_[2], w_[3], rows, y[u * lanes : (u + 2) * lanes], lanes)
+            w0, w1, two = w[u, k : k + 4], w[u + 1, k : k + 4], y[u * lanes : (u + 2) * lanes]
+            tile(w0[0], w0[1], w0[2], w0[3], w1[0], w1[1], w1[2], w1[3], rows, two, lanes)
 
 
 @inner
@@ -469,8 +483,8 @@ def dense_back(da, w, dx, lanes):
 
 
 @inner
-def dense_gradient(da, x, turned, dw, dbias, lanes):
-    """dE/da (units lanes,) and x (inputs lanes,) -> dw (units, inputs) and dbias; added, but for one lane."""
+def dense_gradient(da, x, transposed, dw, dbias, lanes):
+    """dE/da (units lanes,) and x (inputs lanes,) -> dw (units, inputs) and dbias: added; set with one lane."""
     units, inputs = dw.shape
     if lanes == 1:
         for u in range(units):
@@ -479,7 +493,7 @@ def dense_gradient(da, x, turned, dw, dbias, lanes):
             for k in range(inputs):
                 g[k] = d * x[k]
         return
-    rows = turned.reshape(lanes, 400)
+    rows = transposed.reshape(lanes, 400)
     for b in range(lanes):
         row = rows[b]
         for k in range(inputs):
@@ -524,7 +538,7 @@ def rbf_back(ds, codes, x, dx, lanes):
 
 @inner
 def linear_back(ds, w, dx, lanes):
-    """The same with linear outputs: w (10, 84)."""
+    """The same with linear outputs: w (10, 84). dense_back takes four units at a time, and there are ten."""
     dx[:] = 0
     for o in range(10):
         d = ds[o * lanes : (o + 1) * lanes]
@@ -541,19 +555,21 @@ whole = numba.njit(**INNER, inline="always")
 
 @whole
 def forward(t, images, net, v, layout):
-    """A block's images -> its scores. Map by map, so that S2 and S4 find theirs in the processor's cache."""
-    lanes, c1_rows, c1_run, c3_rows, c3_run = layout
-    c1 = v.c1.reshape(6, c1_rows, v.c1[0].size // c1_rows)
-    c3 = v.c3.reshape(16, c3_rows, v.c3[0].size // c3_rows)
+    """A block's images -> its scores, with the weights t, in the buffers v.
+
+    Map by map, so that S2 and S4 find theirs in the processor's cache.
+    """
+    lanes, c1_rows, c1_columns, c3_rows, c3_columns = layout
+    c1, c3 = v.c1.reshape(6, c1_rows, -1), v.c3.reshape(16, c3_rows, -1)
     load(images, v.chosen, net, v.x, lanes)
     for m in range(6):
-        convolution(v.x, t.c1[m : m + 1], net.c1_from, t.c1_bias[m], net, c1[m], c1_run, lanes)
+        convolution(v.x, t.c1[m : m + 1], net.c1_from, t.c1_bias[m], net, c1[m], c1_columns, lanes)
         subsample(v.c1[m], t.s2[m], t.s2_bias[m], net, v.s2_sums[m], v.s2[m], lanes)
     for m in range(16):
         n, end = net.c3_start[m], net.c3_start[m + 1]
-        convolution(v.s2, t.c3[n:end], net.c3_from[n:end], t.c3_bias[m], net, c3[m], c3_run, lanes)
+        convolution(v.s2, t.c3[n:end], net.c3_from[n:end], t.c3_bias[m], net, c3[m], c3_columns, lanes)
         subsample(v.c3[m], t.s4[m], t.s4_bias[m], net, v.s4_sums[m], v.s4[m], lanes)
-    dense(v.s4.reshape(v.s4.size), t.c5, t.c5_bias, v.c5, lanes)
+    dense(v.s4.reshape(-1), t.c5, t.c5_bias, v.c5, lanes)
     activate(v.c5, net)
     dense(v.c5, t.f6, t.f6_bias, v.f6, lanes)
     activate(v.f6, net)
@@ -565,36 +581,35 @@ def forward(t, images, net, v, layout):
 
 @whole
 def backward(t, g, net, v, layout):
-    """dE/dscores of the block -> the gradient, added."""
-    lanes, c1_rows, c1_run, c3_rows, c3_run = layout
-    d_c3 = v.d_c3.reshape(16, c3_rows, v.d_c3[0].size // c3_rows)
-    d_c1 = v.d_c1.reshape(c1_rows, v.d_c1.size // c1_rows)
+    """dE/dscores of the block -> its share of the gradient g, which starts at 0."""
+    lanes, c1_rows, c1_columns, c3_rows, c3_columns = layout
+    d_c3, d_c1 = v.d_c3.reshape(16, c3_rows, -1), v.d_c1.reshape(c1_rows, -1)
     if len(net.codes):
         rbf_back(v.scores, net.codes, v.f6, v.d_f6, lanes)
     else:
         linear_back(v.scores, t.output.reshape(10, 84), v.d_f6, lanes)
-        dense_gradient(v.scores, v.f6, v.turned, g.output.reshape(10, 84), g.output_bias, lanes)
+        dense_gradient(v.scores, v.f6, v.transposed, g.output.reshape(10, 84), g.output_bias, lanes)
     times_slope(v.d_f6, v.f6, net)
-    dense_gradient(v.d_f6, v.c5, v.turned, g.f6, g.f6_bias, lanes)
+    dense_gradient(v.d_f6, v.c5, v.transposed, g.f6, g.f6_bias, lanes)
     dense_back(v.d_f6, t.f6, v.d_c5, lanes)
     times_slope(v.d_c5, v.c5, net)
-    dense_gradient(v.d_c5, v.s4.reshape(v.s4.size), v.turned, g.c5, g.c5_bias, lanes)
-    dense_back(v.d_c5, t.c5, v.d_s4.reshape(v.s4.size), lanes)
+    dense_gradient(v.d_c5, v.s4.reshape(-1), v.transposed, g.c5, g.c5_bias, lanes)
+    dense_back(v.d_c5, t.c5, v.d_s4.reshape(-1), lanes)
     v.d_s2[:] = 0
     for m in range(16):
         dw, db = subsample_back(v.d_s4[m], v.s4[m], v.s4_sums[m], v.c3[m], t.s4[m], net, v.d_c3[m], lanes)
         g.s4[m] += dw
         g.s4_bias[m] += db
-        g.c3_bias[m] += total(v.d_c3[m].reshape(v.d_c3[m].size))
+        g.c3_bias[m] += total(v.d_c3[m].reshape(-1))
         n, end = net.c3_start[m], net.c3_start[m + 1]
-        convolution_gradient(d_c3[m], v.s2, net.c3_from[n:end], v.places, g.c3[n:end], c3_run, lanes)
-        convolution_back(d_c3[m], t.c3[n:end], net.c3_from[n:end], v.d_s2, c3_run, lanes)
+        convolution_gradient(d_c3[m], v.s2, net.c3_from[n:end], v.kernel_sums, g.c3[n:end], c3_columns, lanes)
+        convolution_back(d_c3[m], t.c3[n:end], net.c3_from[n:end], v.d_s2, c3_columns, lanes)
     for m in range(6):
         dw, db = subsample_back(v.d_s2[m], v.s2[m], v.s2_sums[m], v.c1[m], t.s2[m], net, v.d_c1, lanes)
         g.s2[m] += dw
         g.s2_bias[m] += db
-        g.c1_bias[m] += total(v.d_c1.reshape(v.d_c1.size))
-        convolution_gradient(d_c1, v.x, net.c1_from, v.places, g.c1[m : m + 1], c1_run, lanes)
+        g.c1_bias[m] += total(v.d_c1.reshape(-1))
+        convolution_gradient(d_c1, v.x, net.c1_from, v.kernel_sums, g.c1[m : m + 1], c1_columns, lanes)
 
 
 @whole

@@ -145,10 +145,10 @@ def variants(device: torch.device) -> dict:
     found = {"usual script": usual(device), "data set as one tensor, fused Adam": resident(device)}
     if device.type == "cuda" or any(map(shutil.which, ("g++", "clang++", "cl"))):
         found["the same with torch.compile"] = resident(device, compiled=True)
-    found["this project, --plain"] = project(device, plain=True)
-    found["this project"] = project(device)
+    found["this repository, --plain"] = project(device, plain=True)
+    found["this repository"] = project(device)
     if device.type == "cpu":
-        found["this project, recipe 1998"] = project(device, recipe=PUBLISHED, digits=60_000)
+        found["this repository, recipe 1998"] = project(device, recipe=PUBLISHED, digits=60_000)
     return found
 
 
@@ -162,23 +162,23 @@ def measure(device: torch.device, rounds: int) -> dict:
     for round_ in tqdm(range(rounds + 1), desc=f"rounds on {device}", disable=None):
         for name, run in runs.items():
             if device.type == "cuda":  # the usual script asks for neither
-                torch.use_deterministic_algorithms(name.startswith("this project"))
-                torch.backends.cudnn.allow_tf32 = not name.startswith("this project")
+                torch.use_deterministic_algorithms(name.startswith("this repository"))
+                torch.backends.cudnn.allow_tf32 = not name.startswith("this repository")
             milliseconds = run()
             if round_:  # the first is the warm-up
                 times[name].append(milliseconds)
     rows = {}
     for name, own in times.items():
-        ratios = [other / this for other, this in zip(own, times["this project"])]
+        ratios = [other / this for other, this in zip(own, times["this repository"])]
         rows[name] = {
             "milliseconds": statistics.median(own),
             "ratio": statistics.median(ratios),
             "ratio_range": [min(ratios), max(ratios)],
         }
     found = {"variants": rows, "floor": floor(device)}
-    if "this project, recipe 1998" in times:
-        pairs = zip(times["usual script"], times["this project, recipe 1998"])
-        found["steps_per_second_1998"] = 1000 / rows["this project, recipe 1998"]["milliseconds"]
+    if "this repository, recipe 1998" in times:
+        pairs = zip(times["usual script"], times["this repository, recipe 1998"])
+        found["steps_per_second_1998"] = 1000 / rows["this repository, recipe 1998"]["milliseconds"]
         found["steps_1998_a_usual_step"] = statistics.median(usual / own for usual, own in pairs)
     return found
 
@@ -324,7 +324,7 @@ def draw(path: Path, devices: dict, rounds: int):
     for axes, (device, result) in zip(panels, devices.items()):
         names = [name for name in result["variants"] if "1998" not in name][::-1]
         times = [result["variants"][name]["milliseconds"] for name in names]
-        colours = [plots.VERMILLION if name == "this project" else plots.BLUE for name in names]
+        colours = [plots.VERMILLION if name == "this repository" else plots.BLUE for name in names]
         axes.barh(names, times, color=colours, height=0.6)
         for row, (name, milliseconds) in enumerate(zip(names, times)):
             ratio = result["variants"][name]["ratio"]

@@ -233,7 +233,8 @@ def tables(content: dict) -> dict[str, str]:
     ]
     lines = ["| measured | % | aim |", "|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows)]
     result = {"results": "\n".join(lines)}
-    for what, title in {"length": "digits in the line", "gap": "gap, pixels"}.items():
+    titles = {"length": "digits in the line", "gap": "gap, pixels", "slant": "slant", "noise": "grain, grey levels"}
+    for what, title in titles.items():
         keys = list(runs[0][what])
         lines = [f"| {title} | {' | '.join(keys)} |", "|---|" + "---:|" * len(keys)]
         cells = [cell(lambda run, what=what, key=key: run[what][key]["lines"], 1) for key in keys]

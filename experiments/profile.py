@@ -67,12 +67,12 @@ def dense_layers(t, g, net, v, images):
 @njit(**OPTIONS)
 def dense_layers_back(t, g, net, v, images):
     kernels.linear_back(v.scores, t.output.reshape(10, 84), v.d_f6, LANES)
-    kernels.dense_gradient(v.scores, v.f6, v.turned, g.output.reshape(10, 84), g.output_bias, LANES)
+    kernels.dense_gradient(v.scores, v.f6, v.transposed, g.output.reshape(10, 84), g.output_bias, LANES)
     kernels.times_slope(v.d_f6, v.f6, net)
-    kernels.dense_gradient(v.d_f6, v.c5, v.turned, g.f6, g.f6_bias, LANES)
+    kernels.dense_gradient(v.d_f6, v.c5, v.transposed, g.f6, g.f6_bias, LANES)
     kernels.dense_back(v.d_f6, t.f6, v.d_c5, LANES)
     kernels.times_slope(v.d_c5, v.c5, net)
-    kernels.dense_gradient(v.d_c5, v.s4.reshape(400 * LANES), v.turned, g.c5, g.c5_bias, LANES)
+    kernels.dense_gradient(v.d_c5, v.s4.reshape(400 * LANES), v.transposed, g.c5, g.c5_bias, LANES)
     kernels.dense_back(v.d_c5, t.c5, v.d_s4.reshape(400 * LANES), LANES)
 
 
@@ -87,7 +87,7 @@ def c3_gradient(t, g, net, v, images):
     for m in range(16):
         n, end = net.c3_start[m], net.c3_start[m + 1]
         g.c3_bias[m] += kernels.total(v.d_c3[m].reshape(100 * LANES))
-        kernels.convolution_gradient(v.d_c3[m], v.s2, net.c3_from[n:end], v.places, g.c3[n:end], 10, LANES)
+        kernels.convolution_gradient(v.d_c3[m], v.s2, net.c3_from[n:end], v.kernel_sums, g.c3[n:end], 10, LANES)
 
 
 @njit(**OPTIONS)
@@ -108,7 +108,7 @@ def s2_back(t, g, net, v, images):
 def c1_gradient(t, g, net, v, images):
     for m in range(6):
         g.c1_bias[m] += kernels.total(v.d_c1.reshape(784 * LANES))
-        kernels.convolution_gradient(v.d_c1, v.x, net.c1_from, v.places, g.c1[m : m + 1], 14, LANES)
+        kernels.convolution_gradient(v.d_c1, v.x, net.c1_from, v.kernel_sums, g.c1[m : m + 1], 14, LANES)
 
 
 PARTS = {
