@@ -342,8 +342,7 @@ def slide_back(w, da, dx, columns, lanes):
 def slide_gradient(da, x, sums, columns, lanes):
     """The same row's gradient, pattern by pattern: sums (5 lanes,) += sum over columns of dE/da times input."""
     for b in range(lanes):
-        g0, g1, g2 = sums[b], sums[lanes + b], sums[2 * lanes + b]
-        g3, g4 = sums[3 * lanes + b], sums[4 * lanes + b]
+        g0, g1, g2, g3, g4 = sums[b], sums[lanes + b], sums[2 * lanes + b], sums[3 * lanes + b], sums[4 * lanes + b]
         for c in range(columns):
             i = c * lanes + b
             d = da[i]
@@ -352,8 +351,7 @@ def slide_gradient(da, x, sums, columns, lanes):
             g2 += d * x[i + 2 * lanes]
             g3 += d * x[i + 3 * lanes]
             g4 += d * x[i + 4 * lanes]
-        sums[b], sums[lanes + b], sums[2 * lanes + b] = g0, g1, g2
-        sums[3 * lanes + b], sums[4 * lanes + b] = g3, g4
+        sums[b], sums[lanes + b], sums[2 * lanes + b], sums[3 * lanes + b], sums[4 * lanes + b] = g0, g1, g2, g3, g4
 
 
 @inner
@@ -421,15 +419,13 @@ def subsample_back(dy, y, sums, x, coefficient, net, da, lanes):
             d_bias += d[i]
             d_coefficient += d[i] * s[i]
             d[i] *= coefficient
-    for r in range(y.shape[0]):
-        d = dy[r]
-        for q in range(2):
-            below, out = x[2 * r + q], da[2 * r + q]
-            for c in range(d.size // lanes):
-                for b in range(lanes):
-                    i = 2 * c * lanes + b
-                    out[i] = d[c * lanes + b] * slope(below[i], net)
-                    out[i + lanes] = d[c * lanes + b] * slope(below[i + lanes], net)
+    for r in range(da.shape[0]):
+        d, below, out = dy[r // 2], x[r], da[r]
+        for c in range(d.size // lanes):
+            for b in range(lanes):
+                i = 2 * c * lanes + b
+                out[i] = d[c * lanes + b] * slope(below[i], net)
+                out[i + lanes] = d[c * lanes + b] * slope(below[i + lanes], net)
     return d_coefficient, d_bias
 
 
