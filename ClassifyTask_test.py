@@ -107,7 +107,8 @@ def draw(folder: Path, trained: Checkpoint, model: LeNet5, images, labels, score
     where = "MNIST" if trained.dataset == "mnist" else "scikit-learn's digits, NOT MNIST"
     images, labels = images.cpu().numpy(), labels.cpu().numpy()
     predicted, probability = scores.argmax(1).cpu().numpy(), scores.softmax(1).amax(1).cpu().numpy()
-    plots.training_curve(folder / "training_curve.png", trained.history, f"Training on {where}")
+    digits = ", its training digits distorted" if trained.recipe.distort else ""
+    plots.training_curve(folder / "training_curve.png", trained.history, f"Training on {where}{digits}")
     plots.confusion_matrix(folder / "ConfusionMatrix.png", matrix, f"Confusion matrix on {where}")
     shown = np.append(np.arange(84), 84 + np.flatnonzero(predicted[84:] != labels[84:])[:12])
     plots.predictions(
