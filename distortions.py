@@ -97,11 +97,9 @@ def warp(images: Tensor, maps: Tensor, shifts: Tensor | None = None) -> Tensor:
 class Pictures:
     """Each epoch's pictures of a training: images uint8 (N, 32, 32), distorted anew.
 
-    `generator_of` gives an epoch's random numbers. Where PyTorch may use a second core, and `ahead` allows it, a
-    second thread makes the next epoch's pictures while one epoch is trained on. They are the same either way. Not on
-    CUDA: there nothing else may run while a graph is recorded, and there is little to gain.
-
-    The thread ends with the `with` statement, or with close.
+    `generator_of` gives an epoch's random numbers. Where PyTorch may use a second core, a second thread makes the next
+    epoch's pictures while one epoch is trained on. They are the same either way. Not on CUDA: there nothing else may
+    run while a graph is recorded, and there is little to gain. The thread ends when nothing refers to this any more.
     """
 
     def __init__(
@@ -111,13 +109,12 @@ class Pictures:
         elastic: float,
         generator_of: Callable[[int], np.random.Generator],
         last_epoch: int,
-        ahead: bool = True,
     ):
         self.images, self.strength, self.elastic = images, strength, elastic
         self.generator_of, self.last_epoch = generator_of, last_epoch
         self.started = {}  # epoch -> future of its pictures
         self.pool = None
-        if ahead and images.device.type == "cpu" and torch.get_num_threads() > 1:
+        if images.device.type == "cpu" and torch.get_num_threads() > 1:
             # The number of PyTorch's threads is each thread's own: more than one here would take the training's core.
             self.pool = concurrent.futures.ThreadPoolExecutor(1, "pictures", torch.set_num_threads, (1,))
 
@@ -132,15 +129,3 @@ class Pictures:
 
     def make(self, epoch: int) -> Tensor:
         return distort(self.images, self.generator_of(epoch), self.strength, self.elastic)
-
-    def close(self):
-        """End the thread; pictures begun are finished first, which takes a fraction of a second."""
-        if self.pool:
-            self.pool.shutdown(cancel_futures=True)
-        self.pool, self.started = None, {}
-
-    def __enter__(self) -> "Pictures":
-        return self
-
-    def __exit__(self, *error):
-        self.close()

@@ -92,39 +92,48 @@ def test_bits_depend_on_the_generator_alone_and_ink_is_kept(elastic):
         torch.set_num_threads(threads)
 
 
-def training(generator_of=random, ahead=True):
-    with Pictures(DIGITS, 1.0, 0.0, generator_of, last_epoch=3, ahead=ahead) as pictures:
-        for epoch in 1, 2, 3:
-            yield pictures.of(epoch)
-        assert not pictures.started  # nothing beyond the last epoch
-
-
-def working() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if "pictures" in thread.name]
-
-
-@pytest.mark.parametrize("threads, ahead", [(2, True), (2, False), (1, True)])
-def test_epochs_are_the_same_ahead_and_inline_and_the_thread_ends_when_abandoned(monkeypatch, threads, ahead):
+def training(threads, monkeypatch, generator_of=random):
+    """The pictures of three epochs, where PyTorch may use so many threads."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert all(torch.equal(made, distort(DIGITS, random(i))) for i, made in enumerate(training(ahead=ahead), 1))
-    next(abandoned := training(ahead=ahead))
-    assert working() == ["pictures_0"] * (threads == 2 and ahead)
+    pictures = Pictures(DIGITS, 1.0, 0.0, generator_of, last_epoch=3)
+    for epoch in 1, 2, 3:
+        yield pictures.of(epoch)
+    assert not pictures.started  # nothing beyond the last epoch
+
+
+def working() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if "pictures" in thread.name]
+
+
+def has_ended() -> bool:
+    for thread in working():
+        thread.join(10)
+    return not working()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_epochs_are_the_same_ahead_and_inline_and_the_thread_ends_when_abandoned(monkeypatch, threads):
+    made = enumerate(training(threads, monkeypatch), 1)
+    assert all(torch.equal(pictures, distort(DIGITS, random(epoch))) for epoch, pictures in made)
+    del made
+    assert has_ended()
+    next(abandoned := training(threads, monkeypatch))
+    assert len(working()) == threads - 1
     del abandoned
-    assert not working()
+    assert has_ended()
 
 
 def test_the_next_epoch_is_made_meanwhile_and_its_error_raised_when_asked_for(monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     begun = queue.Queue()
 
     def generator_of(epoch):
         begun.put(epoch)
         return random(1 // (3 - epoch))  # epoch 3 fails
 
-    next(run := training(generator_of))
+    next(run := training(2, monkeypatch, generator_of))
     assert [begun.get(timeout=10) for _ in range(2)] == [1, 2]  # begun before anyone asks for it
     next(run)
-    assert begun.get(timeout=10) == 3 and working()
+    assert begun.get(timeout=10) == 3
     with pytest.raises(ZeroDivisionError):
         next(run)
-    assert begun.empty() and not working()
+    assert begun.empty() and has_ended()

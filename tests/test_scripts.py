@@ -20,11 +20,7 @@ TRAIN, TEST = "ClassifyTask_train.py", "ClassifyTask_test.py"
 DIGITS = ("--dataset", "digits")
 MOMENT = ("--epochs", 1, "--batch-size", 500)  # of training
 FIGURES = {
-    "training_curve.png",
-    "ConfusionMatrix.png",
-    "Result_of_LeNet_Training.png",
-    "misclassified.png",
-    "lenet.png",
+    f"{name}.png" for name in "training_curve ConfusionMatrix Result_of_LeNet_Training misclassified lenet".split()
 }
 
 
