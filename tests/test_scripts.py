@@ -19,9 +19,8 @@ from checkpoint import FILE
 TRAIN, TEST = "ClassifyTask_train.py", "ClassifyTask_test.py"
 DIGITS = ("--dataset", "digits")
 MOMENT = ("--epochs", 1, "--batch-size", 500)  # of training
-FIGURES = {
-    f"{name}.png" for name in "training_curve ConfusionMatrix Result_of_LeNet_Training misclassified lenet".split()
-}
+NAMES = ("training_curve", "ConfusionMatrix", "Result_of_LeNet_Training", "misclassified", "lenet")
+FIGURES = {f"{name}.png" for name in NAMES}
 
 
 @pytest.fixture
