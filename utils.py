@@ -1,6 +1,8 @@
 """What the scripts share: the command line, errors in one line, the device, files written whole, evaluation."""
 
+import _thread
 import argparse
+import functools
 import importlib.metadata
 import json
 import os
@@ -9,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
@@ -66,11 +69,19 @@ def run_script(main: Callable[[], int | None]):
     def terminate(signum, frame):
         raise SystemExit(128 + signum)
 
+    def raise_again(ignored):
+        """Python ignores exceptions in a __del__ and the like: if a signal's is one, the signal comes again, later."""
+        if again := {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(ignored.exc_type):
+            threading.Timer(0.1, _thread.interrupt_main, [again]).start()
+        else:
+            sys.__unraisablehook__(ignored)
+
     def complain(message: str) -> int:
         print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
         return 2
 
     signal.signal(signal.SIGTERM, terminate)
+    sys.unraisablehook = raise_again
     sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)  # a log shows each line at once
     try:
         status = main()
@@ -87,6 +98,7 @@ def run_script(main: Callable[[], int | None]):
         status = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
         if status in (130, 143):
             complain("stopped; what was finished before is on disk, and a training goes on from there with --resume")
+    sys.unraisablehook = sys.__unraisablehook__
     try:
         sys.stdout.flush()
     except OSError:  # a full disk, or nobody reads any more: said above, and not to be said again at the exit
@@ -133,6 +145,7 @@ def why_unusable(name: str) -> str:
     return ""
 
 
+@functools.cache  # it searches all that is installed
 def versions(device: torch.device | None = None) -> dict[str, str]:
     """What a figure was made with, for the files that hold figures; on CUDA also the GPU and CUDA's version."""
     found = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}

@@ -2,11 +2,13 @@
 
 import errno
 import os
+import signal
 import sys
+import time
 
 import pytest
 import torch
-from conftest import contents
+from conftest import contents, run_here
 
 import utils
 from model import LeNet5, pad, scale
@@ -37,6 +39,26 @@ def test_an_error_is_one_line_and_a_status(error, status, words, monkeypatch, ca
     out, err = capfd.readouterr()
     assert stop.value.code == status and out == ""
     assert err.startswith("ClassifyTask_train.py: ") and err.count("\n") == 1 and words in err
+
+
+class Rude:
+    """An object during whose end a signal comes. Python ignores what is raised there."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self):
+        signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_comes_where_exceptions_are_ignored_is_not_lost(number, status):
+    def main():
+        Rude(number)
+        for _ in range(100):
+            time.sleep(0.05)
+
+    assert run_here(main, "script.py").said("stopped").status == status
 
 
 def test_an_error_that_is_nobodys_mistake_is_not_hidden():
