@@ -147,8 +147,10 @@ def check(checkpoint: Checkpoint, content: dict, shapes: dict[str, torch.Size]):
 
 
 def require_agreement(path: Path, *facts: tuple[str, object, object]):
-    """Raise UserError if a flag says otherwise than the file that is to be resumed: what, as it is there, as the flag
-    has it (None: no flag)."""
+    """Raise UserError if a flag contradicts the file that is to be resumed.
+
+    A fact is what it is about, its value in the file, and that of the flag: None without the flag.
+    """
     for what, found, wanted in facts:
         if wanted not in (None, found):
             raise UserError(

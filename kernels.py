@@ -77,7 +77,7 @@ Buffers = namedtuple(
 # Lanes; the rows of a C1 map as the convolution sees them, and how many columns it takes at a time; the same of C3.
 BATCH = (LANES, 28, 14, 10, 10)  # plain tuples: numba takes their numbers for constants
 # With one lane, rows of C1 are stored as long as the input's (32), and those of S2 and C3 half as long (16), so that to
-# the convolution a map is one row. It also computes the columns past a map's last, across the ends of rows. No column
+# the convolution a map is one row. It then computes the columns behind a map's last too, across the ends of rows. None
 # that counts reads them, and their dE/da is 0: d_c3's are never written and stay 0, d_s2's and d_c1's follow from them.
 SINGLE = (1, 1, 28 * 32, 1, 10 * 16)
 
@@ -480,7 +480,10 @@ def dense_back(da, w, dx, lanes):
 
 @inner
 def dense_gradient(da, x, transposed, dw, dbias, lanes):
-    """dE/da (units lanes,) and x (inputs lanes,) -> dw (units, inputs) and dbias: added; set with one lane."""
+    """dE/da (units lanes,) and x (inputs lanes,) -> dw (units, inputs) and dbias: added.
+
+    With one lane they are set: a step is one pattern then, and there is nothing to add to.
+    """
     units, inputs = dw.shape
     if lanes == 1:
         for u in range(units):

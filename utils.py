@@ -70,18 +70,20 @@ def run_script(main: Callable[[], int | None]):
         raise SystemExit(128 + signum)
 
     def raise_again(ignored):
-        """Python ignores exceptions in a __del__ and the like: if a signal's is one, the signal comes again, later."""
+        """Python drops an exception that is raised in a __del__ or the like. If a signal raised it, send it again."""
         if again := {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(ignored.exc_type):
-            threading.Timer(0.1, _thread.interrupt_main, [again]).start()
+            timer = threading.Timer(0.1, _thread.interrupt_main, [again])
+            timer.daemon = True  # a script that has ended meanwhile does not wait for it
+            timer.start()
         else:
-            sys.__unraisablehook__(ignored)
+            hook(ignored)
 
     def complain(message: str) -> int:
         print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
         return 2
 
     signal.signal(signal.SIGTERM, terminate)
-    sys.unraisablehook = raise_again
+    hook, sys.unraisablehook = sys.unraisablehook, raise_again
     sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)  # a log shows each line at once
     try:
         status = main()
@@ -98,7 +100,8 @@ def run_script(main: Callable[[], int | None]):
         status = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
         if status in (130, 143):
             complain("stopped; what was finished before is on disk, and a training goes on from there with --resume")
-    sys.unraisablehook = sys.__unraisablehook__
+    finally:
+        sys.unraisablehook = hook
     try:
         sys.stdout.flush()
     except OSError:  # a full disk, or nobody reads any more: said above, and not to be said again at the exit
@@ -145,7 +148,7 @@ def why_unusable(name: str) -> str:
     return ""
 
 
-@functools.cache  # it searches all that is installed
+@functools.cache  # importlib.metadata searches all that is installed: too slow for each epoch
 def versions(device: torch.device | None = None) -> dict[str, str]:
     """What a figure was made with, for the files that hold figures; on CUDA also the GPU and CUDA's version."""
     found = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}

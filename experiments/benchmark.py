@@ -1,4 +1,4 @@
-"""How long a training step takes: the usual script, faster ways to write it, and this project.
+"""How long a training step takes: the usual script, faster ways to write it, and this repository.
 
 python -m experiments.benchmark
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # comes with scikit-learn
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 from tqdm import tqdm
@@ -156,7 +156,7 @@ def variants(device: torch.device) -> dict:
 
 
 def measure(device: torch.device, rounds: int) -> dict:
-    """Run the variants in turn: medians, and the ratios of each to this project; and the floor."""
+    """Run the variants in turn: medians, and the ratios of each to this repository; and the floor."""
     runs = variants(device)
     times = {name: [] for name in runs}
     for round_ in tqdm(range(rounds + 1), desc=f"rounds on {device}", disable=None):

@@ -149,7 +149,7 @@ def run_main(monkeypatch, tmp_path):
 def run_here(main, name, *arguments) -> Result:
     """Run the main of a script of this name in this process, to its end."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace") for _ in range(2))
-    before, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
+    before = signal.getsignal(signal.SIGTERM)
     argv = patch.object(sys, "argv", [name, *map(str, arguments)])
     with argv, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -160,7 +160,6 @@ def run_here(main, name, *arguments) -> Result:
             traceback.print_exc()
             status = 1
     signal.signal(signal.SIGTERM, before)
-    sys.unraisablehook = hook
     for stream in out, err:
         stream.flush()
     return Result(status, out.buffer.getvalue().decode(), err.buffer.getvalue().decode())

@@ -114,6 +114,7 @@ def program(study):
     whole_run = "20 epochs without distortions, with all tests and checkpoints, from start to end"
     yield f"| {whole_run} | {found['run_seconds']:.0f} s |"
     yield f"(one pattern each) | {study['devices']['cpu']['steps_per_second_1998']:,.0f} |"
+    yield f"in the time of one step of the usual script | {study['devices']['cpu']['steps_1998_a_usual_step']:.0f} |"
     yield f"| {found['training_mib'] - found['import_mib']:.0f} MiB |"
     yield f"the step's operations take {study['devices']['cpu']['floor']:.2f} ms: the floor"
 

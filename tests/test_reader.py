@@ -5,14 +5,12 @@ import itertools
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import reference, same
 
 import checkpoint
 import reader
-from lines import compose
 from mnist import load_dataset
 from model import LeNet5
 from reader import NONE, RECIPE
@@ -76,16 +74,6 @@ def test_best_path():
     scores = torch.nn.functional.one_hot(torch.tensor([[NONE, 1, 1, NONE, 1, 0, 0], [NONE] * 7]), 11).float()
     assert reader.best_path(scores) == [[1, 1, 0], []]
     assert reader.best_places(scores[0]) == [(1.5, 1), (4, 1), (5.5, 0)]
-
-
-def test_lines_are_composed_by_their_gaps():
-    digits = np.zeros((3, 32, 32), np.uint8)
-    for digit, (left, right) in zip(digits, [(10, 20), (0, 4), (28, 32)]):  # the columns with ink
-        digit[10:20, left:right] = 200
-    lines = compose(digits, np.array([2, 0, 1]), np.array([99, 3, 99]), margin=14)
-    ink = [np.flatnonzero(line.any(0)).tolist() for line in lines]
-    assert ink == [[*range(14, 24), *range(27, 31)], [], [*range(14, 18)]]
-    assert lines.shape == (3, 32, 31 + 14)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, Result, digits, few_digits, run_here
 from PIL import Image
 
@@ -167,8 +168,9 @@ def at_moment(number, act):
         setattr(os, name, stepwise(getattr(os, name)))
 
 
-def slow_disk(seconds):
-    """So that most of the time goes into writing."""
+def slow_disk(seconds, threads=1):
+    """So that most of the time goes into writing; with two threads, one of them makes the pictures."""
+    torch.set_num_threads(threads)
 
     def slowly(function, *arguments, **options):
         time.sleep(seconds)

@@ -60,7 +60,7 @@ def test_stopped_trainings_keep_the_last_epoch(number, status, kills, child, tmp
         folder = tmp_path / str(i)
         arguments = (TRAIN, *DIGITS, "--epochs", 5000, "--record-dir", folder)
         if i % 2:
-            run = child(*arguments, hinder=partial(slow_disk, 0.01))
+            run = child(*arguments, hinder=partial(slow_disk, 0.01, threads=2 - i % 4 // 2))
             time.sleep(rng.uniform(0, 1))
             run.send(number)
         else:
