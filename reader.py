@@ -281,9 +281,10 @@ def main():
     with utils.sole_writer(path):
         found = checkpoint.load(path) if args.resume and path.exists() else None
         if found:
+            if found.recipe.name != RECIPE.name:
+                raise UserError(f"{path} is no network for numbers; name another folder with --record-dir")
             checkpoint.require_agreement(
                 path,
-                ("recipe", found.recipe.name, RECIPE.name),
                 ("data set", found.dataset, dataset),
                 ("seed", found.seed, args.seed),
                 ("epochs", found.recipe.epochs, args.epochs),
@@ -307,10 +308,8 @@ def main():
                     f"epoch {row['epoch']:2}/{recipe.epochs}  train loss {row['train_loss']:.4f}  test: lines read "
                     f"correctly {row['test_accuracy']:.1%}  {row['seconds']:.1f} s"
                 )
-    seconds = sum(row["seconds"] for row in latest.history)
-    print(
-        f"trained in {seconds:.0f} s; {latest.history[-1]['test_accuracy']:.1%} of {TEST_LINES:,} test lines are read"
-    )
+    seconds, accuracy = sum(row["seconds"] for row in latest.history), row["test_accuracy"]
+    print(f"trained in {seconds:.0f} s; {accuracy:.1%} of {TEST_LINES:,} test lines are read")
     print(f"checkpoint: {path}; to read a number: python ClassifyTask_predict.py PICTURE")
 
 

@@ -76,7 +76,7 @@ def add_noise(images: Tensor, share: float) -> Tensor:
 
 # By name: what changes the pictures, the amounts, their unit, and the paper's limits.
 CHANGES: dict[str, tuple[Callable[[Tensor, float], Tensor], tuple[float, ...], str, tuple[float, ...]]] = {
-    "rotation": (rotate, tuple(range(-60, 61, 10)), "degrees, clockwise", (-30, 30)),
+    "rotation": (rotate, tuple(range(-60, 61, 10)), "degrees clockwise", (-30, 30)),
     "scale": (enlarge, (0.4, 0.5, 0.6, 0.7, 0.85, 1, 1.2, 1.4, 1.6, 1.8, 2), "factor", (0.5, 2)),
     "translation": (move, tuple(range(0, 15, 2)), "pixels to the right", (HEIGHT / 2,)),
     "stroke width": (thicken, (-1.5, -1, -0.75, -0.5, -0.25, 0, 0.5, 1, 1.5, 2, 2.5), "pixels added on each side", ()),
@@ -124,7 +124,7 @@ def tables(content: dict) -> dict[str, str]:
     for change, (_, amounts, unit, limits) in CHANGES.items():
         for amount in limits or (min(amounts), max(amounts)):
             if amount or limits:
-                shown[f"{change}: {amount:g} {unit}"] = (change, amount)
+                shown[f"{change}, {unit}: {amount:g}"] = (change, amount)
     for title, (change, amount) in shown.items():
         found = [
             next(r["accuracy"] for r in runs if (r["network"], r["change"], r["amount"]) == (name, change, amount))

@@ -41,10 +41,12 @@ def main():
         for name in NAMES
     ]
     for task in tasks:
-        if task["size"] == ALL and not study.find(task):
+        if task["size"] == ALL:
             run = next((run for run in seeds_of(task["recipe"]) if run["seed"] == task["seed"]), None)
-            if run:
-                study.add({**task, **{key: run[key] for key in ("accuracy", "seconds")}})
+            copy = run and {**task, **{key: run[key] for key in ("accuracy", "seconds")}}
+            if copy and not study.find(copy):  # new, or trained anew since it was copied
+                study.runs = [other for other in study.runs if not task.items() <= other.items()]
+                study.add(copy)
     study.finish(tasks, functools.partial(measure, dataset, args.data_dir), args.jobs)
     draw(path.with_suffix(".png"), study.content()["errors"], dataset)
     print(*tables(study.content()).values())

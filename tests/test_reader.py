@@ -115,3 +115,5 @@ def test_mistakes(call, tmp_path):
     call("reader.py", "--dataset", "digits").refused(f"no digit network at Record/best/digits/{checkpoint.FILE}")
     checkpoint.save(tmp_path / "default.safetensors", reference())
     call("reader.py", "--dataset", "digits", "--start", "default.safetensors").refused("default", "--recipe best")
+    checkpoint.save(tmp_path / "run" / checkpoint.FILE, reference())
+    call("reader.py", "--record-dir", "run", "--dataset", "digits", "--resume").refused("run", "no network for numbers")

@@ -200,6 +200,11 @@ def test_set_sizes_and_their_runs_with_all_digits(run_main, two_seeds, tmp_path,
     for sizes in found.values():
         assert sizes["200"]["mean"] == 0.9998  # from the file of its seeds
         assert sizes["100"]["seeds"] == 1 and 0 < sizes["100"]["mean"] < 0.9
+    path = seeds_path(compared("1998"))
+    path.write_text(path.read_text().replace("0.9998", "0.97"))  # its seeds are trained anew
+    run_main(set_size.main, "--tiny", "--jobs", 1).succeeded()
+    found = read(tmp_path / "Record" / "tiny" / "set_size.json")["errors"]
+    assert (found["1998"]["200"]["mean"], found["default"]["200"]["mean"]) == (0.97, 0.9998)
 
 
 def test_digits_changed_on_purpose():
