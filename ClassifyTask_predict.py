@@ -1,15 +1,16 @@
-"""Read digits and whole numbers in pictures of one's own: picture files in, what they say out.
+"""Read digits and whole numbers in images of one's own: image files in, what they say out.
 
 python ClassifyTask_predict.py seven.jpg             file, digit, probability, runner-up
 python ClassifyTask_predict.py house.jpg             the same of a whole number, and the probability of each digit
 python ClassifyTask_predict.py seven.jpg --csv       as comma-separated values
 python ClassifyTask_predict.py seven.jpg --figure    and what the network saw: Record/prediction-1.png
 
-One digit or one line of digits a picture, on a plain ground: a scan, a photo, a drawing; dark on light, or light on
+One digit or one line of digits an image, on a plain ground: a scan, a photo, a drawing; dark on light, or light on
 dark. Only digits are read.
 """
 
 import csv
+import glob
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +19,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-import checkpoint
-import diagrams
-import reader
 import utils
-from model import LeNet5, pad, scale
-from pictures import prepare, prepare_line, read_grey
-from utils import UserError
+from digits.preprocessing import prepare, prepare_line, read_grey
+from model import LeNet5, normalize, pad
+from reading import sweep
+from training import checkpoint
+from training.recipes import RECIPES, record_dir
+from utils import UserError, shown
 
 
 class Answer(NamedTuple):
@@ -32,22 +33,22 @@ class Answer(NamedTuple):
     probability: float
     runner_up: str
     digits: list[float]  # of a whole number, the probability of each digit
-    draw: Callable[[Path, str], None]  # draws what the network saw, given the file to write and the picture's name
+    draw: Callable[[Path, str], None]  # draws what the network saw, given the file to write and the image's name
 
 
 def main() -> int:
     args = parse_arguments()
     device = utils.pick_device(args.device)
-    folder = args.record_dir or (args.checkpoint.parent if args.checkpoint else utils.RECORD)
-    digits, numbers = load_networks(args, folder, device)
+    digits, numbers = load_networks(args, device)
+    folder = args.record_dir or (utils.RECORD / utils.REFERENCE if args.reference else utils.RECORD)
     rows = csv.writer(sys.stdout, lineterminator="\n")
     if args.csv:
         rows.writerow(["file", "number", "probability", "runner_up"])
     status = 0
-    for index, path in enumerate(args.pictures, 1):
+    for index, path in enumerate([file for image in args.images for file in expanded(image)], 1):
         try:
             answer = read(read_grey(path), digits, numbers)
-        except ValueError as error:  # the other pictures are read all the same
+        except ValueError as error:  # the other images are read all the same
             print(f"{Path(sys.argv[0]).name}: {printable(path)} {' '.join(str(error).split())}", file=sys.stderr)
             status = 2
             continue
@@ -65,45 +66,55 @@ def main() -> int:
 
 def parse_arguments():
     parser = utils.Parser(description=__doc__.splitlines()[0])
-    what = "a picture file with one digit in it, or with one line of digits"
-    parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help=what)
+    what = "an image file with one digit in it, or with one line of digits"
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help=what)
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--digit", action="store_true", help="each picture holds one digit; default: found out")
-    kind.add_argument("--number", action="store_true", help="each picture holds a line of digits")
+    kind.add_argument("--digit", action="store_true", help="each image holds one digit; default: found out")
+    kind.add_argument("--number", action="store_true", help="each image holds a line of digits")
     parser.add_argument("--csv", action="store_true", help="print file,number,probability,runner_up")
     parser.add_argument(
         "--figure", action="store_true", help="draw what the network saw: prediction-1.png, -2.png, ..."
     )
-    where = f"of digits or of numbers; default: {checkpoint.FILE} in the record folder, and in numbers/ below it"
+    where = "of digits or of numbers; default: those in the record folder and in numbers/ below it, else those shipped"
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=where)
-    where = "of the figures and the checkpoints; default: the folder of FILE, or Record"
-    parser.add_argument("--record-dir", type=Path, metavar="DIR", help=where)
-    parser.add_argument("--device", default="auto", help="cuda if there is one, else cpu; or any torch device")
+    parser.share("--record-dir", "--reference", "--device")
     return parser.parse_args()
 
 
-def load_networks(args, folder: Path, device: torch.device) -> tuple[LeNet5 | None, LeNet5 | None]:
+def load_networks(args, device: torch.device) -> tuple[LeNet5 | None, LeNet5 | None]:
     """The network that reads single digits and the one that reads numbers; None for what is not to be read.
 
-    Without `--number`, a record folder that has no network for numbers is one for digits. Raises UserError if the
-    checkpoint named reads the other kind than the flag says.
+    Raises UserError if the checkpoint named reads the other kind than the flag says.
     """
     if args.checkpoint:
         found = checkpoint.load(args.checkpoint)
-        of_numbers = found.recipe.loss == "ctc"
+        of_numbers = found.recipe.reads_numbers
         if of_numbers and args.digit or not of_numbers and args.number:
             flag, kind = ("--digit", "numbers") if of_numbers else ("--number", "single digits")
-            raise UserError(f"{args.checkpoint} reads {kind}; leave {flag} out, or name another --checkpoint")
+            raise UserError(f"{shown(args.checkpoint)} reads {kind}; leave {flag} out, or name another --checkpoint")
         network = checkpoint.network(found).to(device)
         return (None, network) if of_numbers else (network, None)
-    file = folder / "numbers" / checkpoint.FILE
-    with_numbers = args.number or (not args.digit and file.exists())
-    digits = None if args.number else checkpoint.network(checkpoint.load(folder / checkpoint.FILE)).to(device)
-    return digits, checkpoint.network(checkpoint.load(file)).to(device) if with_numbers else None
+    digits, numbers = (find_network(name, args.record_dir) for name in ("default", "numbers"))
+    if args.record_dir and not args.number and not numbers.exists():
+        numbers = None  # a record folder that has no network for numbers is one for digits
+    chosen = None if args.number else digits, None if args.digit else numbers
+    shipped = [shown(path) for path in chosen if path and utils.RECORD / utils.REFERENCE in path.parents]
+    if shipped and not args.csv:
+        networks = "networks" if len(shipped) > 1 else "network"
+        print(f"no training run of yours: read by the {networks} shipped, {', '.join(shipped)}")
+    return tuple(path and checkpoint.load_network(path).to(device) for path in chosen)
+
+
+def find_network(recipe: str, folder: Path | None) -> Path:
+    """The checkpoint of the user's own run of a recipe, else the one shipped; in a record folder, if one is named."""
+    own, shipped = (record_dir(RECIPES[recipe], "mnist", reference) / checkpoint.FILE for reference in (False, True))
+    if folder:
+        return folder / own.relative_to(utils.RECORD)
+    return shipped if shipped.exists() and not own.exists() else own
 
 
 def read(grey: np.ndarray, digits: LeNet5 | None, numbers: LeNet5 | None) -> Answer:
-    """What a picture (H, W) says; given both networks, that for digits has the word on what the other takes for one.
+    """What an image (H, W) says; given both networks, that for digits has the word on what the other takes for one.
 
     Raises ValueError if nothing can be read.
     """
@@ -119,11 +130,13 @@ def read(grey: np.ndarray, digits: LeNet5 | None, numbers: LeNet5 | None) -> Ans
 def read_digit(grey: np.ndarray, model: LeNet5) -> Answer:
     image = prepare(grey)  # (28, 28)
     with torch.inference_mode():
-        states = model.states(scale(pad(torch.from_numpy(image)[None].to(next(model.parameters()).device))))
+        states = model.states(normalize(pad(torch.from_numpy(image)[None].to(next(model.parameters()).device))))
     probabilities = states["output"][0].softmax(0)  # (10,)
     digit, runner_up = probabilities.topk(2).indices.tolist()
 
     def draw(path: Path, name: str):
+        from figures import diagrams  # matplotlib takes half a second, which only figures need
+
         diagrams.layer_states(path, name, grey, image, model, states)
 
     return Answer(str(digit), probabilities[digit].item(), str(runner_up), [], draw)
@@ -131,12 +144,19 @@ def read_digit(grey: np.ndarray, model: LeNet5) -> Answer:
 
 def read_number(grey: np.ndarray, model: LeNet5) -> Answer:
     line = prepare_line(grey)  # (32, W)
-    reading = reader.read(model, line)
+    reading = sweep.read(model, line)
 
     def draw(path: Path, name: str):
+        from figures import diagrams
+
         diagrams.sweep(path, name, grey, line, reading)
 
     return Answer(reading.number, reading.probability, reading.runner_up, reading.digits, draw)
+
+
+def expanded(path: Path) -> list[Path]:
+    """The files that a pattern such as *.png means: the command line of Windows leaves that to the program."""
+    return [path] if path.exists() else [Path(found) for found in sorted(glob.glob(str(path)))] or [path]
 
 
 def printable(path: Path) -> str:

@@ -1,7 +1,8 @@
 """Test LeNet-5: a checkpoint in, its accuracy, metrics and figures out.
 
-python ClassifyTask_test.py                   the checkpoint of ClassifyTask_train.py, figures into the same folder
-python ClassifyTask_test.py --recipe 1998     that of ClassifyTask_train.py --recipe 1998
+python ClassifyTask_test.py                     your last run of ClassifyTask_train.py; without one, the network shipped
+python ClassifyTask_test.py --recipe 1998       the same of --recipe 1998, figures into Record/1998
+python ClassifyTask_test.py --recipe numbers    the network for whole numbers, on lines of test digits
 """
 
 import math
@@ -13,80 +14,107 @@ import sklearn
 import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-import checkpoint
-import diagrams
-import mnist
-import plots
 import utils
-from checkpoint import Checkpoint
+from digits import mnist
+from figures import diagrams, plots
 from model import LeNet5, layer_table, pad
-from recipes import RECIPES, record_dir
-from utils import UserError
+from training import checkpoint, provenance
+from training.checkpoint import Checkpoint
+from training.recipes import RECIPES, record_dir
+from utils import UserError, shown
 
 
 def main():
     args = parse_arguments()
     device = utils.pick_device(args.device)
-    if args.checkpoint:
-        folder = args.record_dir or args.checkpoint.parent
-    else:
-        dataset = mnist.find_dataset(args.dataset, args.data_dir)
-        folder = args.record_dir or record_dir(RECIPES[args.recipe].override(distort=args.distort), dataset)
-    path = args.checkpoint or folder / checkpoint.FILE
+    path, folder = find_checkpoint(args)
     trained = checkpoint.load(path)
-    if trained.recipe.loss == "ctc":
-        raise UserError(f"{path} reads whole numbers, and is tested by python -m experiments.numbers; name another")
     if args.dataset not in ("auto", trained.dataset):
         raise UserError(
-            f"{path} was trained on {trained.dataset}, not {args.dataset}; leave --dataset out to test it on "
+            f"{shown(path)} was trained on {trained.dataset}, not {args.dataset}; leave --dataset out to test it on "
             f"{trained.dataset}"
         )
-    images, labels = (tensor.to(device) for tensor in mnist.load_dataset(trained.dataset, args.data_dir, "test"))
-    model = checkpoint.network(trained, args.weights).to(device)
-    scores = utils.class_scores(model, pad(images))
-    metrics = {
-        **measure(scores, labels),
-        "last_accuracy": utils.accuracy(checkpoint.network(trained, "last").to(device), images, labels),
-        "loss": trained.recipe.losses(scores, labels).mean().item(),
-        "weights": args.weights,
+    if args.weights == "ema" and not trained.recipe.ema:
+        raise UserError(f"{shown(path)} keeps no average of the weights (EMA); leave --weights out")
+    test_set = tuple(tensor.to(device) for tensor in mnist.load_dataset(trained.dataset, args.data_dir, "test"))
+    last = args.weights == "last"
+    model = checkpoint.network(trained, last).to(device)
+    examine = read_lines if trained.recipe.reads_numbers else classify_digits
+    metrics, draw = examine(trained, model, test_set)
+    metrics |= {
+        "weights": "ema" if trained.recipe.ema and not last else "last",
         "dataset": trained.dataset,
         "recipe": trained.recipe.to_json(),
         "seed": trained.seed,
         "device": str(device),
-        "versions": {**utils.versions(device), "scikit-learn": sklearn.__version__},
+        "versions": {**provenance.versions(device), "scikit-learn": sklearn.__version__},
     }
     with utils.sole_writer(folder / "metrics.json"), utils.whole_files(folder / "metrics.json") as temporary:
-        utils.save_json(temporary / "metrics.json", metrics)
-        draw(temporary, trained, model, images, labels, scores, np.array(metrics["confusion_matrix"]))
+        provenance.save_json(temporary / "metrics.json", metrics)
+        draw(temporary)
     report(path, folder, metrics)
 
 
 def parse_arguments():
     parser = utils.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help=f"default: {checkpoint.FILE} in the record folder"
-    )
-    parser.add_argument("--weights", choices=("reported", "last"), default="reported", help="default: reported")
-    parser.add_argument("--recipe", choices=RECIPES, default="adam", help="whose record folder")
-    parser.add_argument("--dataset", choices=("auto", "mnist", "digits"), default="auto", help="whose record folder")
-    parser.add_argument("--distort", action=BooleanOptionalAction, help="whose record folder; default: the recipe's")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="default: data")
-    parser.add_argument(
-        "--record-dir", type=Path, metavar="DIR", help="where the checkpoint is looked for and figures are written"
-    )
-    parser.add_argument("--device", default="auto", help="cuda if there is one, else cpu; or any torch device")
+    what = f"default: {checkpoint.FILE} in the record folder, else the one shipped"
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=what)
+    what = "the moving average or those of the last step; default: the average, where there is one"
+    parser.add_argument("--weights", choices=("ema", "last"), help=what)
+    parser.add_argument("--recipe", choices=RECIPES, default="default", help="whose record folder")
+    parser.add_argument("--augment", action=BooleanOptionalAction, help="whose record folder; default: the recipe's")
+    what = "where the checkpoint is looked for and figures are written"
+    parser.add_argument("--record-dir", type=Path, metavar="DIR", help=what)
+    parser.share("--dataset", "--data-dir", "--reference", "--device")
     return parser.parse_args()
 
 
-def measure(scores: torch.Tensor, labels: torch.Tensor) -> dict:
-    """What scores (N, 10) come to, given the labels (N,)."""
-    labels, predicted = labels.cpu(), scores.argmax(1).cpu()
-    right, count = int((predicted == labels).sum()), len(labels)
+def find_checkpoint(args) -> tuple[Path, Path]:
+    """The checkpoint to test, and the folder for its figures: without a run of one's own, the one shipped."""
+    if args.checkpoint:
+        return args.checkpoint, args.record_dir or args.checkpoint.parent
+    dataset = mnist.find_dataset(args.dataset, args.data_dir)
+    recipe = RECIPES[args.recipe].override(augment=args.augment)
+    folder = args.record_dir or record_dir(recipe, dataset, args.reference)
+    path, shipped = folder / checkpoint.FILE, record_dir(recipe, dataset, reference=True) / checkpoint.FILE
+    if not args.record_dir and not path.exists() and shipped.exists():
+        print(f"no training run of yours in {shown(folder)}: this is the network shipped, {shown(shipped)}")
+        path = shipped
+    if not path.exists():
+        flags = f"--recipe {args.recipe} --dataset {dataset}"
+        raise UserError(
+            f"no checkpoint at {shown(path)}; train with ClassifyTask_train.py {flags}, or name --checkpoint"
+        )
+    return path, folder
+
+
+# ---------------------------------------------------------------------------------------------- single digits
+
+
+def classify_digits(trained: Checkpoint, model: LeNet5, test_set: mnist.Digits):
+    """The metrics of a network for digits, and a function that draws its five figures into a folder."""
+    images, labels = test_set
+    logits = utils.class_logits(model, pad(images))
+    metrics = measure(logits, labels) | {
+        "last_accuracy": utils.accuracy(checkpoint.network(trained, last=True).to(images.device), images, labels),
+        "loss": trained.recipe.losses(logits, labels).mean().item(),
+    }
+
+    def draw(folder: Path):
+        draw_digits(folder, trained, model, *(tensor.cpu() for tensor in (images, labels, logits)), metrics)
+
+    return metrics, draw
+
+
+def measure(logits: torch.Tensor, labels: torch.Tensor) -> dict:
+    """What logits (N, 10) come to, given the labels (N,)."""
+    labels, predicted = labels.cpu(), logits.argmax(1).cpu()
+    correct, count = int((predicted == labels).sum()), len(labels)
     columns = precision_recall_fscore_support(labels, predicted, labels=range(10), zero_division=0)
     return {
-        "accuracy": right / count,
-        "interval": wilson_interval(right, count),
-        "errors": count - right,
+        "accuracy": correct / count,
+        "interval": wilson_interval(correct, count),
+        "errors": count - correct,
         "classes": [
             {"precision": p, "recall": r, "f1": f, "support": int(support)} for p, r, f, support in zip(*columns)
         ],
@@ -94,41 +122,93 @@ def measure(scores: torch.Tensor, labels: torch.Tensor) -> dict:
     }
 
 
-def wilson_interval(right: int, count: int, z: float = 1.96) -> list[float]:
-    """Wilson's 95 % interval of a proportion: where the true accuracy lies, given `right` of `count` answers."""
-    share, spread = right / count, z * z / count
+def wilson_interval(correct: int, count: int, z: float = 1.96) -> list[float]:
+    """Wilson's 95 % interval of a proportion: where the true accuracy lies, given `correct` of `count` answers."""
+    share, spread = correct / count, z * z / count
     centre = (share + spread / 2) / (1 + spread)
     half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
     return [centre - half, centre + half]
 
 
-def draw(folder: Path, trained: Checkpoint, model: LeNet5, images, labels, scores, matrix: np.ndarray):
-    """Write the five figures."""
-    where = "MNIST" if trained.dataset == "mnist" else "scikit-learn's digits, NOT MNIST"
-    images, labels = images.cpu().numpy(), labels.cpu().numpy()
-    predicted, probability = scores.argmax(1).cpu().numpy(), scores.softmax(1).amax(1).cpu().numpy()
-    digits = ", its training digits distorted" if trained.recipe.distort else ""
-    plots.training_curve(folder / "training_curve.png", trained.history, f"Training on {where}{digits}")
-    plots.confusion_matrix(folder / "ConfusionMatrix.png", matrix, f"Confusion matrix on {where}")
-    shown = np.append(np.arange(84), 84 + np.flatnonzero(predicted[84:] != labels[84:])[:12])
+def where(trained: Checkpoint) -> str:
+    return "MNIST" if trained.dataset == "mnist" else "scikit-learn's digits, NOT MNIST"
+
+
+def title_of(trained: Checkpoint) -> str:
+    augmentation = ", with augmentation" if trained.recipe.augment else ""
+    return f"Training on {where(trained)}{augmentation}"
+
+
+def draw_digits(folder: Path, trained: Checkpoint, model: LeNet5, images, labels, logits, metrics: dict):
+    images, labels = images.numpy(), labels.numpy()
+    predicted, probability = logits.argmax(1).numpy(), logits.softmax(1).amax(1).numpy()
+    plots.training_curve(folder / "training_curve.png", trained.history, title_of(trained))
+    matrix = np.array(metrics["confusion_matrix"])
+    plots.confusion_matrix(folder / "ConfusionMatrix.png", matrix, f"Confusion matrix on {where(trained)}")
+    chosen = np.append(np.arange(84), 84 + np.flatnonzero(predicted[84:] != labels[84:])[:12])
     plots.predictions(
         folder / "Result_of_LeNet_Training.png",
-        *(images[shown], labels[shown], predicted[shown]),
-        f"{where}: the first 84 test digits, and the next 12 that are misread",
+        *(images[chosen], labels[chosen], predicted[chosen]),
+        f"{where(trained)}: the first 84 test digits, and the next 12 that are misclassified",
     )
-    plots.misclassified(
-        folder / "misclassified.png", images, labels, predicted, probability, f"The misread test digits of {where}"
-    )
+    title = f"The misclassified test digits of {where(trained)}"
+    plots.misclassified(folder / "misclassified.png", images, labels, predicted, probability, title)
     diagrams.architecture(folder / "lenet.png", layer_table(model.cpu()))
 
 
+# ---------------------------------------------------------------------------------------------- whole numbers
+
+LINES, LONGEST = 1000, 6
+
+
+def read_lines(trained: Checkpoint, model: LeNet5, test_set: mnist.Digits):
+    """The metrics of a network for numbers, on lines of 1 to 6 test digits, and a function that draws its figures."""
+    from digits.lines import MARGIN, sample_lines
+    from reading import sweep
+
+    outcomes, example = {length: [] for length in range(1, LONGEST + 1)}, None
+    for lines, numbers in sample_lines(test_set, LINES, np.random.default_rng(0), LONGEST):
+        for line, number in zip(lines.numpy(), numbers):
+            line = line[:, : np.flatnonzero(line.any(0))[-1] + 1 + MARGIN]  # without what the widest of its batch needs
+            reading = sweep.read(model, line)
+            outcomes[len(number)].append(reading.number == "".join(map(str, number)))
+            if example is None and len(number) == 5:
+                example = line, reading
+    correct = sum(map(sum, outcomes.values()))
+    metrics = {
+        "lines": LINES,
+        "accuracy": correct / LINES,
+        "interval": wilson_interval(correct, LINES),
+        "errors": LINES - correct,
+        "errors_by_length": {str(length): len(own) - sum(own) for length, own in outcomes.items()},
+        "lines_by_length": {str(length): len(own) for length, own in outcomes.items()},
+    }
+
+    def draw(folder: Path):
+        title = f"{title_of(trained)}: lines of digits"
+        plots.training_curve(folder / "training_curve.png", trained.history, title, "line", "read")
+        line, reading = example
+        diagrams.sweep(folder / "sweep.png", "A line of test digits", None, line, reading)
+
+    return metrics, draw
+
+
+# ---------------------------------------------------------------------------------------------- what is printed
+
+
 def report(path: Path, folder: Path, metrics: dict):
-    (low, high), matrix = metrics["interval"], metrics["confusion_matrix"]
-    by_class = "  ".join(f"{digit}: {sum(row) - row[digit]}" for digit, row in enumerate(matrix))
-    print(f"LeNet-5 on {metrics['dataset']}, {path}, weights: {metrics['weights']}")
+    low, high = metrics["interval"]
+    print(f"LeNet-5 on {metrics['dataset']}, {shown(path)}, weights: {metrics['weights']}")
     print(f"accuracy {metrics['accuracy']:.2%}, 95 % interval {low:.2%} to {high:.2%}")
-    print(f"{metrics['errors']} errors in {sum(map(sum, matrix)):,} digits; by class: {by_class}")
-    print(f"figures and metrics.json: {folder}")
+    if "lines" in metrics:
+        pairs = zip(metrics["errors_by_length"].items(), metrics["lines_by_length"].values())
+        by_length = "  ".join(f"{length}: {errors} of {count}" for (length, errors), count in pairs)
+        print(f"{metrics['errors']} errors in {metrics['lines']:,} lines; by their number of digits: {by_length}")
+    else:
+        matrix = metrics["confusion_matrix"]
+        by_class = "  ".join(f"{digit}: {sum(row) - row[digit]}" for digit, row in enumerate(matrix))
+        print(f"{metrics['errors']} errors in {sum(map(sum, matrix)):,} digits; by class: {by_class}")
+    print(f"figures and metrics.json: {shown(folder)}")
 
 
 if __name__ == "__main__":

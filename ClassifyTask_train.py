@@ -1,88 +1,140 @@
 """Train LeNet-5: a recipe in, a checkpoint out after each epoch.
 
-python ClassifyTask_train.py                  the recipe of today: Adam, 20 epochs, batches of 32, distorted digits
-python ClassifyTask_train.py --recipe best    ReLU, 60 epochs, a falling learning rate
-python ClassifyTask_train.py --recipe 1998    the network, loss and method as published
+python ClassifyTask_train.py                    the recipe of today: Adam, 20 epochs, batches of 32, augmentation
+python ClassifyTask_train.py --recipe best      ReLU, 60 epochs, cosine learning-rate decay
+python ClassifyTask_train.py --recipe fast      ReLU, 2 epochs: seconds
+python ClassifyTask_train.py --recipe 1998      the network, loss and method as published
+python ClassifyTask_train.py --recipe numbers   the network swept over lines of digits, from that of `best`
 """
 
 import functools
-from argparse import BooleanOptionalAction
+import shlex
 from pathlib import Path
 
 from torch import Tensor
 from tqdm import tqdm
 
-import checkpoint
-import mnist
-import training
 import utils
-from checkpoint import Checkpoint
-from recipes import RECIPES, record_dir
+from digits import mnist
+from digits.mnist import Data
+from model import LeNet5
+from training import checkpoint, loop, steps
+from training.checkpoint import Checkpoint
+from training.recipes import RECIPES, Recipe, record_dir
+from utils import UserError, shown
 
 
 def main():
     args = parse_arguments()
     device = utils.pick_device(args.device)
+    recipe = override(RECIPES[args.recipe or "default"], args)
+    seed = args.seed or 0
     dataset = mnist.find_dataset(args.dataset, args.data_dir)
-    recipe, seed = RECIPES[args.recipe].override(args.epochs, args.batch_size, args.lr, args.distort), args.seed or 0
-    path = (args.record_dir or record_dir(recipe, dataset)) / checkpoint.FILE
+    path = (args.record_dir or record_dir(recipe, dataset, args.reference)) / checkpoint.FILE
     with utils.sole_writer(path):
         found = checkpoint.load(path) if args.resume and path.exists() else None
         if found:
-            checkpoint.require_agreement(
-                path,
-                ("data set", found.dataset, dataset),
-                ("recipe", found.recipe.name, args.recipe),
-                ("seed", found.seed, args.seed),
-                ("distortions", found.recipe.distort, args.distort),
-                ("epochs", found.recipe.epochs, args.epochs),
-                ("batch size", found.recipe.batch_size, args.batch_size),
-                ("learning rate", found.recipe.learning_rates[0], args.lr),
-            )
-            recipe, seed = found.recipe, found.seed
+            require_agreement(found, path, args)
+            recipe, seed, dataset = found.recipe, found.seed, found.dataset
             if found.finished:
-                print(f"{path} has finished its {recipe.epochs} epochs; nothing is left to do.")
+                print(f"{shown(path)} has finished its {recipe.epochs} epochs; nothing is left to do.")
                 return
-        train_set, test_set = (
-            [tensor.to(device) for tensor in mnist.load_dataset(dataset, args.data_dir, subset)]
-            for subset in ("train", "test")
-        )
+        data = mnist.load(dataset, args.data_dir, device)
+        initial = None if found else initial_network(recipe, dataset, args.initial)
         print(f"LeNet-5 on {dataset}, recipe {recipe.name}, seed {seed}, device {device}")
-        with tqdm(total=recipe.epochs * len(train_set[1]), unit=" digits", unit_scale=True, disable=None) as bar:
-            progress = None if bar.disable else functools.partial(show_progress, bar, len(train_set[1]))
-            for latest in training.train(recipe, dataset, seed, train_set, test_set, found, args.plain, progress):
+        count = len(data.train[1])
+        whole, done = recipe.epochs * count, found.epoch * count if found else 0
+        with tqdm(total=whole, initial=done, unit=" digits", unit_scale=True, disable=None) as bar:
+            progress = None if bar.disable else functools.partial(show_progress, bar, count)
+            for latest in loop.train(recipe, data, seed, found, maker(recipe, args.plain), initial, progress):
                 checkpoint.save(path, latest)
                 bar.write(epoch_line(latest))
-    report(path, latest, test_set)
+    report(path, latest, data)
+
+
+def override(recipe: Recipe, args) -> Recipe:
+    """The recipe with what the flags change. Raises UserError if it cannot be changed so."""
+    try:
+        return recipe.override(args.epochs, args.batch_size, args.lr, args.augment)
+    except ValueError as error:
+        raise UserError(f"{error}; leave the flag out") from None
 
 
 def parse_arguments():
     parser = utils.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", choices=("auto", "mnist", "digits"), default="auto", help="auto: MNIST if any")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="default: data")
-    parser.add_argument("--record-dir", type=Path, metavar="DIR", help="where the checkpoint is written")
-    parser.add_argument("--device", default="auto", help="cuda if there is one, else cpu; or any torch device")
+    what = "of today, the most accurate one found, the fastest, as published, or for whole numbers"
+    parser.add_argument("--recipe", choices=RECIPES, help=f"{what}; default: default")
+    parser.share("--dataset", "--data-dir", "--record-dir", "--reference", "--device", "--augment")
     parser.add_argument(
-        "--recipe", choices=RECIPES, default="adam", help="of today, the most accurate one found, or as published"
+        "--epochs", type=utils.positive(int, most=5_000), metavar="N", help="its last rates are left out, or go on"
     )
-    parser.add_argument(
-        "--distort", action=BooleanOptionalAction, help="distort the training digits; default: the recipe's"
-    )
-    parser.add_argument("--epochs", type=utils.positive(int, most=5_000), metavar="N", help="default: the recipe's")
     parser.add_argument("--batch-size", type=utils.positive(int), metavar="N", help="default: the recipe's")
     parser.add_argument("--lr", type=utils.positive(float), metavar="X", help="the first epoch's learning rate")
     parser.add_argument("--seed", type=utils.seed, metavar="N", help="default: 0")
+    what = "checkpoint of a digit network that --recipe numbers starts from; default: that of --recipe best"
+    parser.add_argument("--initial", type=Path, metavar="FILE", help=what)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
     parser.add_argument("--plain", action="store_true", help="let model.py itself take the steps: slower")
     return parser.parse_args()
+
+
+def require_agreement(found: Checkpoint, path: Path, args):
+    """Raise UserError if a flag contradicts the run that is to be resumed."""
+    for what, of_file, of_flag in (
+        ("data set", found.dataset, None if args.dataset == "auto" else args.dataset),
+        ("recipe", found.recipe.name, args.recipe),
+        ("seed", found.seed, args.seed),
+        ("augmentation", found.recipe.augment, args.augment),
+        ("epochs", found.recipe.epochs, args.epochs),
+        ("batch size", found.recipe.batch_size, args.batch_size),
+        ("learning rate", found.recipe.learning_rates[0], args.lr),
+    ):
+        if of_flag not in (None, of_file):
+            raise UserError(
+                f"{shown(path)} was trained with {what} {of_file}, not {of_flag}; leave the flag out to go on with it, "
+                "or leave --resume out to start anew"
+            )
+    if args.initial:
+        raise UserError(f"{shown(path)} goes on with its own weights; leave --initial out, or --resume to start anew")
+
+
+def initial_network(recipe: Recipe, dataset: str, path: Path | None) -> LeNet5 | None:
+    """The network whose weights a run starts from: for numbers a trained one for digits, else none.
+
+    Raises UserError if the file named has another network, or if one is named for another recipe.
+    """
+    if not recipe.reads_numbers:
+        if path:
+            raise UserError(f"--initial is for --recipe numbers; leave it out with --recipe {recipe.name}")
+        return None
+    best = RECIPES["best"]
+    own, shipped = (record_dir(best, dataset, reference) / checkpoint.FILE for reference in (False, True))
+    path = path or (shipped if shipped.exists() and not own.exists() else own)
+    if not path.exists():
+        make = f"python ClassifyTask_train.py --recipe best --dataset {dataset}"
+        raise UserError(f"no digit network at {shown(path)}; make it with {make}, or name one with --initial")
+    found = checkpoint.load(path)
+    if found.recipe.model_arguments != best.model_arguments:
+        raise UserError(f"{shown(path)} is another network than that of --recipe best; name one of this recipe")
+    print(f"starting from the weights of {shown(path)}")
+    return checkpoint.network(found)
+
+
+def maker(recipe: Recipe, plain: bool):
+    """What makes the steps of a recipe."""
+    if recipe.reads_numbers:
+        from reading.ctc import ctc
+
+        return ctc
+    return steps.plain if plain else loop.fastest
 
 
 def show_progress(bar: tqdm, count: int, epoch: int, digits: int, totals: Tensor):
     """Move the bar on; with loss and accuracy of the epoch so far, where looking at them waits for nothing."""
     bar.set_description(f"epoch {epoch}", refresh=False)
     if totals.device.type == "cpu":
-        loss, right = (totals / digits).tolist()
-        bar.set_postfix_str(f"loss {loss:.4f}, accuracy {right:.2%}", refresh=False)
+        loss, correct = (totals[:2] / totals[2]).tolist()
+        bar.set_postfix_str(f"loss {loss:.4f}, accuracy {correct:.2%}", refresh=False)
     bar.update((epoch - 1) * count + digits - bar.n)
 
 
@@ -96,14 +148,16 @@ def epoch_line(latest: Checkpoint) -> str:
     )
 
 
-def report(path: Path, latest: Checkpoint, test_set: list[Tensor]):
+def report(path: Path, latest: Checkpoint, data: Data):
     """Print what the run came to, and where to go on."""
-    seconds, digits = sum(row["seconds"] for row in latest.history), len(test_set[1])
-    print(f"trained in {seconds:.0f} s; test accuracy {latest.history[-1]['test_accuracy']:.2%} of {digits:,} digits")
-    if latest.recipe.average:
-        last = utils.accuracy(checkpoint.network(latest, "last").to(test_set[0].device), *test_set)
-        print(f"(that is the running average of the weights; the last weights alone: {last:.2%})")
-    print(f"checkpoint: {path}; for the figures: python ClassifyTask_test.py --checkpoint {path}")
+    seconds, accuracy = sum(row["seconds"] for row in latest.history), latest.history[-1]["test_accuracy"]
+    what = "lines of test digits" if latest.recipe.reads_numbers else f"{len(data.test[1]):,} digits"
+    print(f"trained in {seconds:.0f} s; test accuracy {accuracy:.2%} of {what}")
+    if latest.recipe.ema:
+        last = latest.history[-1]["last_accuracy"]
+        print(f"(that is the moving average of the weights, EMA; the last weights alone: {last:.2%})")
+    command = f"python ClassifyTask_test.py --checkpoint {shlex.quote(shown(path))}"
+    print(f"checkpoint: {shown(path)}; for the figures: {command}")
 
 
 if __name__ == "__main__":

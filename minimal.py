@@ -1,43 +1,47 @@
-"""LeNet-5 on MNIST on one page: python minimal.py
+"""LeNet-5 on MNIST on one page: the network of model.py, Adam and one loop.
 
-The network of model.py, Adam and one loop. ClassifyTask_train.py --no-distort takes the same steps, faster, keeps
-what it does, and also averages the weights; this prints the accuracy of the last ones.
+    $ python minimal.py
+    epoch  1  test accuracy 97.66 %
+    ...
+    epoch 20  test accuracy 98.69 %
+
+About ten minutes on one core. `ClassifyTask_train.py --no-augment` takes the same steps about ten times as fast, keeps
+what it does, and also averages the weights.
 """
-
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-import mnist
-from model import LeNet5, pad, scale
+from digits import mnist
+from model import LeNet5, normalize, pad
+from utils import DATA
 
 
 def train(images, labels, epochs):
-    """Train on images uint8 (N, 28, 28) and labels int64 (N,), and return the network."""
+    """Train on images uint8 (N, 28, 28) and labels int64 (N,); yields the network after each epoch."""
     torch.manual_seed(0)
     model = LeNet5()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.0005)
     for epoch in range(1, epochs + 1):
-        order = np.random.default_rng([0, epoch, 0]).permutation(len(labels))
+        order = np.random.default_rng([0, epoch, 0]).permutation(len(labels))  # as training/loop.py shuffles
         for batch in torch.from_numpy(order).split(32):
-            scores = model(scale(pad(images[batch])))  # (32, 10)
-            loss = F.cross_entropy(scores, labels[batch])
+            logits = model(normalize(pad(images[batch])))  # (32, 10)
+            loss = F.cross_entropy(logits, labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return model
+        yield model
 
 
 @torch.no_grad()
 def accuracy(model, images, labels):
-    """The share of digits that the network reads correctly."""
-    return (model(scale(pad(images))).argmax(1) == labels).float().mean().item()
+    """The share of digits that the network classifies correctly."""
+    return (model(normalize(pad(images))).argmax(1) == labels).float().mean().item()
 
 
 if __name__ == "__main__":
-    data = Path("data")
-    name = mnist.find_dataset("auto", data)
-    model = train(*mnist.load_dataset(name, data, "train"), epochs=20)
-    print(f"{100 * accuracy(model, *mnist.load_dataset(name, data, 'test')):.2f} %")
+    torch.set_num_threads(1)  # the network is too small for two threads to gain anything
+    data = mnist.load(mnist.find_dataset("auto", DATA), DATA)
+    for epoch, model in enumerate(train(*data.train, epochs=20), 1):
+        print(f"epoch {epoch:2}  test accuracy {100 * accuracy(model, *data.test):.2f} %", flush=True)

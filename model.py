@@ -4,6 +4,9 @@ Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to 
 Proceedings of the IEEE 86(11):2278-2324, November 1998. Sections named in this file are that paper's.
 
 Run it to compare the network with the paper: `python model.py`.
+
+On the CPU training takes its steps in training/kernels.py, the same steps in compiled loops. A breakpoint in this file
+is hit with `python ClassifyTask_train.py --plain`, where the network itself takes them.
 """
 
 import math
@@ -47,13 +50,29 @@ def digit_codes() -> Tensor:
 BACKGROUND, INK = -0.1, 1.175
 
 
+def not_images(what: str, images: Tensor) -> str:
+    """What to say of images that are not of the type and shape wanted."""
+    found = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+    return f"images must be {what}, grey levels 0 (background) to 255 (ink), but are {found}"
+
+
 def pad(images: Tensor) -> Tensor:
-    """Centre 28x28 images in the input layer: uint8 (N, 28, 28) -> uint8 (N, 32, 32)."""
+    """Centre 28x28 images in the input layer: uint8 (N, 28, 28) -> uint8 (N, 32, 32).
+
+    Raises ValueError unless the images are uint8 and have this shape: grey levels 0 to 1 would be read, and read wrong.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28):
+        raise ValueError(not_images("uint8 (N, 28, 28)", images))
     return F.pad(images, (2, 2, 2, 2))
 
 
-def scale(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Grey levels 0 (background) to 255 (ink) as the network sees them: uint8 (N, 32, 32) -> (N, 1, 32, 32)."""
+def normalize(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Grey levels 0 (background) to 255 (ink) as the network sees them: uint8 (N, 32, W) -> float (N, 1, 32, W).
+
+    W is 32, or more for a line of digits. Raises ValueError unless the images are uint8 and have this shape.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 3 or images.shape[1] != 32:
+        raise ValueError(not_images("uint8 (N, 32, W)", images))
     return images.to(dtype).mul_((INK - BACKGROUND) / 255).add_(BACKGROUND).unsqueeze(1)
 
 
@@ -102,7 +121,7 @@ class TableConvolution(nn.Module):
         self.register_buffer("place", place, persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        # One product puts each kernel in its place among zeros: on a GPU that takes a twelfth of indexing's launches.
+        # One product puts each kernel in its place among zeros: on a GPU one launch where indexing has a dozen.
         kernels = self.place.T @ self.weight.flatten(1)
         return F.conv2d(maps, kernels.view(self.shape), self.bias)
 
@@ -121,7 +140,7 @@ class RBF(nn.Module):
         return -(x.unsqueeze(-2) - self.codes).square().sum(-1)
 
 
-def map_loss(scores: Tensor, labels: Tensor, j: float | None) -> Tensor:
+def eq9_loss(scores: Tensor, labels: Tensor, j: float | None) -> Tensor:
     """The paper's criterion, eq. 9, of each pattern: scores (N, 10) and labels (N,) -> (N,).
 
     E = y_D + log(exp(-j) + sum_i exp(-y_i)), with D the correct class and y = -scores the penalties; exp(-j) stands for
@@ -131,7 +150,7 @@ def map_loss(scores: Tensor, labels: Tensor, j: float | None) -> Tensor:
     return F.cross_entropy(F.pad(scores, (0, 1), value=rubbish), labels, reduction="none")
 
 
-def mse_loss(scores: Tensor, labels: Tensor) -> Tensor:
+def eq8_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """Eq. 8 of each pattern, the penalty y_D of the correct class: scores (N, 10) and labels (N,) -> (N,).
 
     With RBF units, the squared distance between F6 and the code of the class. It knows no competition between classes.
@@ -140,7 +159,7 @@ def mse_loss(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 class Places(nn.Module):
-    """The T places of a wide picture, one after the other: C5's maps (N, C, 1, T) -> (N, T, C)."""
+    """The T places of a wide image, one after the other: C5's maps (N, C, 1, T) -> (N, T, C)."""
 
     def forward(self, maps: Tensor) -> Tensor:
         return maps.squeeze(2).transpose(1, 2)
@@ -166,7 +185,7 @@ def choose(what: str, options: dict, name: str):
     return options[name]
 
 
-# Weights start uniform within +- a bound that depends on the fan-in F, the number of inputs of the unit they feed.
+# Initial weights are uniform within +- a bound that depends on the fan-in F, the number of inputs of their unit.
 BOUNDS = {
     "2.4/F": lambda fan_in: 2.4 / fan_in,
     "1/sqrt(F)": lambda fan_in: fan_in**-0.5,
@@ -175,18 +194,18 @@ BOUNDS = {
 
 
 class LeNet5(nn.Module):
-    """LeNet-5 (section II.B, figure 2): images (N, 1, 32, 32) -> class scores (N, 10); higher means more likely.
+    """LeNet-5 (section II.B, figure 2): images (N, 1, 32, 32) -> logits (N, 10); higher means more likely.
 
     The default is the published network up to F6 with ten linear outputs in place of the RBF units: 60,850 parameters.
     `output="rbf"` is the published network (60,000). `subsampling="average", connection="full", activation="tanh"`
     (or "sigmoid", "relu") is the simplified network that most repositories call LeNet-5 (61,706).
 
-    `classes` is the number of linear outputs: reader.py has an eleventh, for "no digit here".
+    `classes` is the number of linear outputs: reading/ has an eleventh, for "no digit here".
 
-    C5 is a convolution, so the network reads wide pictures, too: (N, 1, 32, W) with W > 32 -> (N, T, 10), the scores at
-    T = (W - 32) // 4 + 1 places, 4 pixels apart (section VII). Raises ValueError on pictures of another height or
-    narrower than 32, on an option that does not exist, and on RBF units for other than ten classes. Weights start as
-    reset_parameters says.
+    C5 is a convolution, so the network takes wide images, too: (N, 1, 32, W) with W > 32 -> (N, T, 10), the logits at
+    T = (W - 32) // 4 + 1 places, 4 pixels apart (section VII). Raises ValueError on images of another height or
+    narrower than 32, on an option that does not exist, and on RBF units for other than ten classes. Weights are
+    initialized as reset_parameters says.
     """
 
     def __init__(self, subsampling="trainable", connection="table", activation="squash", output="linear", classes=10):
@@ -218,10 +237,10 @@ class LeNet5(nn.Module):
         }
 
     def states(self, images: Tensor) -> dict[str, Tensor]:
-        """The state of every layer, by name, the input's first; a picture 32 wide is one place, and has no T."""
+        """The state of every layer, by name, the input's first; an image 32 wide is one place, and has no T."""
         height, width = images.shape[2:]
         if height != 32 or width < 32:
-            raise ValueError(f"pictures are {height}x{width}, but must be 32 high and at least 32 wide")
+            raise ValueError(f"images are {height}x{width}, but must be 32 high and at least 32 wide")
         states = {"input": images}
         for name, modules in self.layers().items():
             for module in modules:

@@ -1,112 +1,62 @@
-"""What the scripts share: the command line, errors in one line, the device, files written whole, evaluation."""
+"""What the scripts share: paths, the command line, the device, evaluation, files written whole.
+
+The end of the file has what nobody needs to read to follow a script: how one ends, and how it keeps others from its
+files.
+"""
 
 import _thread
 import argparse
-import functools
-import importlib.metadata
-import json
+import errno
 import os
-import platform
 import shutil
 import signal
 import sys
 import tempfile
 import threading
+import time
 import warnings
+from argparse import BooleanOptionalAction
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from model import LeNet5, pad, scale
+from model import LeNet5, normalize, pad
 
-RECORD = Path("Record")
+ROOT = Path(__file__).resolve().parent
+DATA = ROOT / "data"  # the data sets
+RECORD = ROOT / "Record"  # what the user's own runs write
+REFERENCE = "reference"  # the folder below Record of what the project ships
 
 
 class UserError(Exception):
     """A mistake of the user or a broken file, told in one line: what is wrong, where, and what to do."""
 
 
-# ---------------------------------------------------------------------------------------------- command line
+def shown(path: Path) -> str:
+    """A path as a message names it: from the folder the user is in, where it lies below, else whole."""
+    with suppress(ValueError, OSError):
+        return str(path.resolve().relative_to(Path.cwd()))
+    return str(path)
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line."""
-
-    def error(self, message: str):
-        raise UserError(f"{message}; --help lists the options")
+# ---------------------------------------------------------------------------------------------- evaluation
 
 
-def positive(kind: type, most: int = 100_000) -> Callable[[str], float]:
-    """An argparse type: a number above 0."""
-
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not 0 < value <= most:
-            raise ValueError
-        return value
-
-    parse.__name__ = f"{kind.__name__}, above 0 and at most {most:,}:"
-    return parse
+@torch.inference_mode()
+def class_logits(model: LeNet5, images: Tensor, batch_size: int = 500) -> Tensor:
+    """Logits (N, 10) of padded images uint8 (N, 32, 32) on the model's device."""
+    return torch.cat([model(normalize(batch)) for batch in images.split(batch_size)])
 
 
-def seed(text: str) -> int:
-    """An argparse type: a whole number from 0 below 2**32: of a longer seed PyTorch's generator drops the rest."""
-    if not 0 <= (value := int(text)) < 2**32:
-        raise ValueError
-    return value
+def accuracy(model: LeNet5, images: Tensor, labels: Tensor) -> float:
+    """The share of digits, uint8 (N, 28, 28) with labels (N,), that a network on their device classifies correctly."""
+    return int((class_logits(model, pad(images)).argmax(1) == labels).sum()) / len(labels)
 
 
-seed.__name__ = "seed, a whole number from 0 below 2**32:"
-
-
-def run_script(main: Callable[[], int | None]):
-    """Run main and exit: with status 2 and one line for a mistake or a broken file, 130 for Ctrl-C, 143 for SIGTERM."""
-
-    def terminate(signum, frame):
-        raise SystemExit(128 + signum)
-
-    def raise_again(ignored):
-        """Python drops an exception that is raised in a __del__ or the like. If a signal raised it, send it again."""
-        if again := {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(ignored.exc_type):
-            timer = threading.Timer(0.1, _thread.interrupt_main, [again])
-            timer.daemon = True  # a script that has ended meanwhile does not wait for it
-            timer.start()
-        else:
-            hook(ignored)
-
-    def complain(message: str) -> int:
-        print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
-        return 2
-
-    signal.signal(signal.SIGTERM, terminate)
-    hook, sys.unraisablehook = sys.unraisablehook, raise_again
-    sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)  # a log shows each line at once
-    try:
-        status = main()
-    except UserError as error:
-        status = complain(str(error))
-    except OSError as error:
-        what = f"{error.filename2 or error.filename or 'a file'}: {error.strerror or error}"
-        status = complain(f"cannot read or write {what}; check the path, the rights and the free space")
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate" not in str(error):
-            raise
-        status = complain("out of memory; take another --device, or train with a smaller --batch-size")
-    except (KeyboardInterrupt, SystemExit) as stop:
-        status = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
-        if status in (130, 143):
-            complain("stopped; what was finished before is on disk, and a training goes on from there with --resume")
-    finally:
-        sys.unraisablehook = hook
-    try:
-        sys.stdout.flush()
-    except OSError:  # a full disk, or nobody reads any more: said above, and not to be said again at the exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(status)
+# ---------------------------------------------------------------------------------------------- the device
 
 
 def pick_device(name: str) -> torch.device:
@@ -133,7 +83,8 @@ def pick_device(name: str) -> torch.device:
         torch.utils.deterministic.fill_uninitialized_memory = False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # newer versions have another name for it, too
-            torch.backends.cudnn.allow_tf32 = False  # for products it is off already
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False  # off already, but for NVIDIA's containers
     return device
 
 
@@ -148,15 +99,132 @@ def why_unusable(name: str) -> str:
     return ""
 
 
-@functools.cache  # importlib.metadata searches all that is installed: too slow for each epoch
-def versions(device: torch.device | None = None) -> dict[str, str]:
-    """What a figure was made with, for the files that hold figures; on CUDA also the GPU and CUDA's version."""
-    found = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
-    with suppress(importlib.metadata.PackageNotFoundError):
-        found["numba"] = importlib.metadata.version("numba")
-    if device is not None and device.type == "cuda":
-        found |= {"gpu": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
-    return found
+# ---------------------------------------------------------------------------------------------- command line
+
+# Names that have changed, old and new: whoever gives an old one is told the new one.
+RENAMED = {
+    "--distort": "--augment",
+    "--no-distort": "--no-augment",
+    "--start": "--initial",
+    "--recipe adam": "--recipe default",
+    "--weights reported": "--weights ema",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str):
+        raise UserError(f"{message}; --help lists the options")
+
+    def parse_args(self, args=None, namespace=None):
+        words = sys.argv[1:] if args is None else args
+        given = " ".join(["", *words, ""]).replace("=", " ")
+        for old, new in RENAMED.items():
+            if f" {old} " in given:
+                self.error(f"{old} is called {new} now")
+        return super().parse_args(args, namespace)
+
+    def share(self, *names: str) -> "Parser":
+        """Add these of the options that scripts share."""
+        for name in names:
+            self.add_argument(name, **shared_options()[name])
+        return self
+
+
+def positive(kind: type, most: int = 100_000) -> Callable[[str], float]:
+    """An argparse type: a number above 0."""
+
+    def parse(text: str) -> float:
+        with suppress(ValueError):
+            if 0 < (value := kind(text)) <= most:
+                return value
+        what = "whole number" if kind is int else "number"
+        raise argparse.ArgumentTypeError(f"{text!r} is no {what} above 0 and at most {most:,}")
+
+    return parse
+
+
+def seed(text: str) -> int:
+    """An argparse type: a whole number from 0 below 2**32: of a longer seed PyTorch's generator drops the rest."""
+    with suppress(ValueError):
+        if 0 <= (value := int(text)) < 2**32:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to 4,294,967,295")
+
+
+def shared_options() -> dict[str, dict]:
+    """The options that scripts share, as add_argument takes them."""
+    return {
+        "--dataset": {"choices": ("auto", "mnist", "digits"), "default": "auto", "help": "default: auto, MNIST if any"},
+        "--data-dir": {"type": Path, "default": DATA, "metavar": "DIR", "help": "default: data, beside the scripts"},
+        "--record-dir": {"type": Path, "metavar": "DIR", "help": "where files are written; default: below Record"},
+        "--reference": {"action": "store_true", "help": "for maintainers: write below Record/reference"},
+        "--device": {"default": "auto", "help": "cuda if there is one, else cpu; or any torch device"},
+        "--augment": {"action": BooleanOptionalAction, "help": "augment the training digits; default: the recipe's"},
+    }
+
+
+# ---------------------------------------------------------------------------------------------- what is written
+
+
+@contextmanager
+def whole_files(path: Path):
+    """A temporary folder beside path to write path, and what belongs to it, into.
+
+    At the end all take their places, whole, or, if anything failed, all places are as they were.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = None
+    try:
+        with tempfile.TemporaryDirectory(".tmp", f".{path.name}.", path.parent, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+            files = list(Path(folder).iterdir())
+            for file in files:
+                flush(file)
+            put_in_place(files, path.parent)
+    except OSError as error:
+        if error.errno and (error.filename is None or folder and str(error.filename).startswith(str(Path(folder)))):
+            error.filename = error.filename2 or str(path)  # not that of the temporary one
+        raise
+
+
+def flush(file: Path):
+    """Have a file's content on the disk; some network shares know no fsync."""
+    with open(file, "rb+") as content:
+        try:
+            os.fsync(content.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+
+
+def put_in_place(files: list[Path], folder: Path):
+    """Move files into a folder, all or none: those that stand in their places come back if one cannot be moved."""
+    before = []
+    try:
+        for file in files:
+            place, copy = folder / file.name, file.with_name(f"{file.name}.before")
+            if len(files) > 1 and place.is_file():
+                shutil.copyfile(place, copy)
+            replace(file, place)
+            before.append((copy, place))
+    except OSError:
+        for copy, place in before:
+            replace(copy, place) if copy.exists() else place.unlink()
+        raise
+
+
+def replace(file: Path, place: Path):
+    """os.replace, tried again: on Windows a virus scanner may hold a file for a moment."""
+    for pause in (0.05, 0.25):
+        with suppress(PermissionError):
+            return os.replace(file, place)
+        time.sleep(pause)
+    os.replace(file, place)
+
+
+# ---------------------------------------------------------------------------------------------- locks
 
 
 @contextmanager
@@ -180,8 +248,8 @@ def sole_writer(path: Path):
             if not os.fstat(file.fileno()).st_nlink:  # its holder has just ended and removed it
                 raise BlockingIOError
         except (BlockingIOError, PermissionError):
-            what = f"another process is writing {path}; wait for its end, or name another folder with --record-dir"
-            raise UserError(what) from None
+            what = f"another process is writing {shown(path)}; wait for its end, or name another folder with"
+            raise UserError(f"{what} --record-dir") from None
         except OSError:  # a file system without locks
             pass
         try:
@@ -191,6 +259,7 @@ def sole_writer(path: Path):
             remove_unfinished(path)
             with suppress(OSError):
                 lock.unlink()
+                path.parent.rmdir()  # if nothing was written
 
 
 def remove_unfinished(path: Path):
@@ -199,39 +268,57 @@ def remove_unfinished(path: Path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def whole_files(path: Path):
-    """A temporary folder beside path to write path, and what belongs to it, into.
+# ---------------------------------------------------------------------------------------------- ends
 
-    At the end all take their places, whole, or, if anything failed, are gone.
+
+def run_script(main: Callable[[], int | None], go_on: str = "a training run goes on from there with --resume"):
+    """Run main and exit: with status 2 and one line for a mistake or a broken file, 130 for Ctrl-C, 143 for SIGTERM.
+
+    `go_on` tells what to do after a stop. If nobody reads what is printed, as after `| head`, the end is silent.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def terminate(signum, frame):
+        raise SystemExit(128 + signum)
+
+    def raise_again(ignored):
+        """Python drops an exception that is raised in a __del__ or the like. If a signal raised it, send it again."""
+        if again := {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(ignored.exc_type):
+            timer = threading.Timer(0.1, _thread.interrupt_main, [again])
+            timer.daemon = True  # a script that has ended meanwhile does not wait for it
+            timer.start()
+        else:
+            hook(ignored)
+
+    def complain(message: str) -> int:
+        print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+        return 2
+
+    signal.signal(signal.SIGTERM, terminate)
+    hook, sys.unraisablehook = sys.unraisablehook, raise_again
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has none
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)  # a log shows each line at once
     try:
-        with tempfile.TemporaryDirectory(".tmp", f".{path.name}.", path.parent, ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
-            files = list(Path(folder).iterdir())
-            for file in files:
-                with open(file, "rb+") as content:
-                    os.fsync(content.fileno())
-            for file in files:
-                os.replace(file, path.with_name(file.name))
+        status = main()
+    except UserError as error:
+        status = complain(str(error))
+    except BrokenPipeError:
+        status = 128 + 13  # as a shell has it of programs that SIGPIPE ends
     except OSError as error:
-        error.filename = error.filename2 or str(path)  # not that of the temporary one
-        raise
-
-
-def save_json(path: Path, content: dict):
-    """Write a file of figures, whole or not at all."""
-    with whole_files(path) as folder:
-        (folder / path.name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-@torch.inference_mode()
-def class_scores(model: LeNet5, images: Tensor, batch_size: int = 500) -> Tensor:
-    """Class scores (N, 10) of padded images uint8 (N, 32, 32) on the model's device."""
-    return torch.cat([model(scale(batch)) for batch in images.split(batch_size)])
-
-
-def accuracy(model: LeNet5, images: Tensor, labels: Tensor) -> float:
-    """The share of digits, uint8 (N, 28, 28) with labels (N,), that a network on their device reads correctly."""
-    return int((class_scores(model, pad(images)).argmax(1) == labels).sum()) / len(labels)
+        what = f"{error.filename2 or error.filename or 'a file'}: {error.strerror or error}"
+        status = complain(f"cannot read or write {what}; check the path, the rights and the free space")
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):
+            raise
+        status = complain("out of memory; take another --device, or train with a smaller --batch-size")
+    except (KeyboardInterrupt, SystemExit) as stop:
+        status = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
+        if status in (130, 143):
+            complain(f"stopped; what was finished is on disk, and {go_on}")
+    finally:
+        sys.unraisablehook = hook
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk, or nobody reads any more: said above, and not to be said again at the exit
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)

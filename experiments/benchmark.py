@@ -1,11 +1,9 @@
 """How long a training step takes: the usual script, faster ways to write it, and this repository.
 
-python -m experiments.benchmark
-
-All train the default LeNet5 by the default recipe, not distorted (float32, Adam, batches of 32, each digit once an
-epoch), on one thread. They run in turn, round after round; a figure is the median over rounds, a ratio the median of
+All train the default LeNet5 by the default recipe without augmentation (float32, Adam, batches of 32, each digit once
+an epoch), on one thread. They run in turn, round after round; a figure is the median over rounds, a ratio the median of
 the rounds' ratios. Also: the floor, a pass of the 1998 recipe with its curvature, a whole run, start-up and memory.
-Nothing else should run on the machine meanwhile. Writes Record/study/benchmark.json and benchmark.png.
+Nothing else should run on the machine meanwhile.
 """
 
 import dataclasses
@@ -26,40 +24,47 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 from tqdm import tqdm
 
-import mnist
-import plots
-import steps
 import utils
-from model import BACKGROUND, INK, LeNet5, layer_table, pad, scale
-from recipes import RECIPES, Recipe
-from training import State, train
+from digits import mnist
+from digits.mnist import Data
+from experiments import results, runner
+from figures import plots
+from model import BACKGROUND, INK, LeNet5, layer_table, normalize, pad
+from training import loop, provenance, steps
+from training.compiled import compiled
+from training.recipes import RECIPES, Recipe
+from training.state import State
 from utils import UserError
 
-PATH = utils.RECORD / "study" / "benchmark.json"
-DATA = Path("data")
 DIGITS = 9600  # 300 steps
 BATCH = 32
-ADAM = dataclasses.replace(RECIPES["adam"], distort=False)
-PUBLISHED = dataclasses.replace(RECIPES["1998"], distort=False)
+DEFAULT = dataclasses.replace(RECIPES["default"], augment=False)
 
 
-def main():
-    parser = utils.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=utils.positive(int, 100), default=7, metavar="N", help="default: 7")
-    args = parser.parse_args()
-    mnist.find_dataset("mnist", DATA)
+def main(name: str, words: list[str]):
+    options = runner.parser(name).share("--data-dir")
+    options.add_argument("--rounds", type=utils.positive(int, 100), default=7, metavar="N", help="default: 7")
+    args = options.parse_args(words)
+    mnist.find_dataset("mnist", args.data_dir)
+    path, data = runner.folder(args.reference) / f"{name}.json", mnist.load("mnist", args.data_dir)
+    print(f"{args.rounds} rounds and whole runs: about a quarter of an hour")
     torch.set_num_threads(1)
-    result = {"command": "python -m experiments.benchmark", "rounds": args.rounds, "threads": 1}
-    result["versions"] = {**utils.versions(), "system": f"{platform.system()} {platform.machine()}"}
-    result["devices"] = {"cpu": {"machine": cpu(), **measure(utils.pick_device("cpu"), args.rounds)}}
-    result["program"] = whole_program(result["devices"]["cpu"]["floor"])
-    utils.save_json(PATH, result)  # so that a failure on CUDA does not lose it
+    result = {"command": f"python -m experiments {name}", "rounds": args.rounds, "threads": 1}
+    result["versions"] = {**provenance.versions(), "system": f"{platform.system()} {platform.machine()}"}
+    result["devices"] = {
+        "cpu": {"machine": cpu(), **measure(utils.pick_device("cpu"), data, args.data_dir, args.rounds)}
+    }
+    result["program"] = whole_program(result["devices"]["cpu"]["floor"], data, args.data_dir)
+    provenance.save_json(path, result)  # so that a failure on CUDA does not lose it
     if torch.cuda.is_available():
         device = utils.pick_device("cuda")
-        result["devices"]["cuda"] = {"machine": torch.cuda.get_device_name(), **measure(device, args.rounds)}
-        utils.save_json(PATH, result)
-    draw(PATH.with_suffix(".png"), result["devices"], args.rounds)
-    report(result)
+        result["devices"]["cuda"] = {
+            "machine": torch.cuda.get_device_name(),
+            **measure(device, data, args.data_dir, args.rounds),
+        }
+        provenance.save_json(path, result)
+    draw(path.with_suffix(".png"), result["devices"], args.rounds)
+    runner.report(name, tables(result), path, beside_reference=not args.reference)
 
 
 # ---------------------------------------------------------------------------------------------- the variants
@@ -71,13 +76,13 @@ def new_model(device: torch.device) -> LeNet5:
     return LeNet5().to(device).train()
 
 
-def usual(device: torch.device):
-    """The script that tutorials teach: torchvision's MNIST with transforms, a DataLoader, torch.optim.Adam."""
+def usual_batches(device: torch.device, data_dir: Path, digits: int):
+    """Batches as tutorials make them: torchvision's MNIST with transforms, a DataLoader."""
     contrast = INK - BACKGROUND
     transform = transforms.Compose(
         [transforms.Pad(2), transforms.ToTensor(), transforms.Normalize((-BACKGROUND / contrast,), (1 / contrast,))]
     )
-    dataset = Subset(datasets.MNIST(str(DATA), train=True, transform=transform), range(DIGITS))
+    dataset = Subset(datasets.MNIST(str(data_dir), train=True, transform=transform), range(digits))
     workers = {"num_workers": 1, "persistent_workers": True, "pin_memory": True} if device.type == "cuda" else {}
     loader = DataLoader(dataset, batch_size=BATCH, shuffle=True, **workers)
 
@@ -85,17 +90,24 @@ def usual(device: torch.device):
         for images, labels in loader:
             yield images.to(device), labels.to(device)
 
+    return batches
+
+
+def usual(device: torch.device, data_dir: Path):
+    """The script that tutorials teach, with torch.optim.Adam."""
+    batches = usual_batches(device, data_dir, DIGITS)
+
     def run() -> float:
         model = new_model(device)
-        return second_epoch(model, torch.optim.Adam(model.parameters(), ADAM.learning_rates[0]), batches)
+        return second_epoch(model, torch.optim.Adam(model.parameters(), DEFAULT.learning_rates[0]), batches)
 
     return run
 
 
-def resident(device: torch.device, compiled: bool = False):
-    """The same script with the data set as one tensor on the device, padded and scaled once, and fused Adam."""
-    images, labels = (tensor[:DIGITS].to(device) for tensor in mnist.load_dataset("mnist", DATA, "train"))
-    images = scale(pad(images))
+def resident(device: torch.device, data: Data, compiled: bool = False):
+    """The same script with the data set as one tensor on the device, padded and normalized once, and fused Adam."""
+    images, labels = (tensor[:DIGITS].to(device) for tensor in data.train)
+    images = normalize(pad(images))
     model = new_model(device)
     network = torch.compile(model) if compiled else model
 
@@ -104,36 +116,39 @@ def resident(device: torch.device, compiled: bool = False):
             yield images[chosen], labels[chosen]
 
     def run() -> float:
-        optimizer = torch.optim.Adam(model.parameters(), ADAM.learning_rates[0], fused=True)
+        optimizer = torch.optim.Adam(model.parameters(), DEFAULT.learning_rates[0], fused=True)
         return second_epoch(network, optimizer, batches)
 
     return run
 
 
-def second_epoch(model, optimizer: torch.optim.Optimizer, batches) -> float:
-    """Train for two epochs by the textbook loop; milliseconds a step of the second."""
-    for _ in range(2):
-        start = time.perf_counter()
-        for step, (images, labels) in enumerate(batches()):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(images), labels)
-            loss.backward()
-            optimizer.step()
-            if step % 10 == 0:
-                loss.item()
-        loss.item()
+def one_epoch(model, optimizer: torch.optim.Optimizer, batches) -> float:
+    """Train for an epoch by the textbook loop; milliseconds a step."""
+    start = time.perf_counter()
+    for step, (images, labels) in enumerate(batches()):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        if step % 10 == 0:
+            loss.item()
+    loss.item()
     return 1000 * (time.perf_counter() - start) / (step + 1)
 
 
-def project(device: torch.device, plain: bool = False, recipe: Recipe = ADAM, digits: int = DIGITS):
+def second_epoch(model, optimizer: torch.optim.Optimizer, batches) -> float:
+    one_epoch(model, optimizer, batches)
+    return one_epoch(model, optimizer, batches)
+
+
+def project(device: torch.device, data: Data, make_steps=loop.fastest, recipe: Recipe = DEFAULT, digits: int = DIGITS):
     """ClassifyTask_train.py's steps, as its history has them."""
-    train_set = [tensor[:digits].to(device) for tensor in mnist.load_dataset("mnist", DATA, "train")]
-    test_set = [tensor[:100].to(device) for tensor in mnist.load_dataset("mnist", DATA, "test")]
-    path = "plain" if plain else "recorded" if device.type == "cuda" else "compiled"
-    recipe = recipe.override(2, None, None)
+    train, test = ([t[:count].to(device) for t in part] for part, count in ((data.train, digits), (data.test, 100)))
+    path = "plain" if make_steps is steps.plain else "cuda_graph" if device.type == "cuda" else "compiled"
+    recipe = recipe.override(epochs=2)
 
     def run() -> float:
-        *_, trained = train(recipe, "mnist", 0, train_set, test_set, plain=plain)
+        *_, trained = loop.train(recipe, Data("mnist", train, test), 0, make_steps=make_steps)
         if trained.history[-1]["path"] != path:
             raise UserError(f"the steps were {trained.history[-1]['path']}, not {path}; nothing was written")
         return 1000 * trained.history[-1]["seconds"] / (digits // recipe.batch_size)
@@ -141,23 +156,23 @@ def project(device: torch.device, plain: bool = False, recipe: Recipe = ADAM, di
     return run
 
 
-def variants(device: torch.device) -> dict:
-    found = {"usual script": usual(device), "data set as one tensor, fused Adam": resident(device)}
-    if device.type == "cuda" or any(map(shutil.which, ("g++", "clang++", "cl"))):
-        found["the same with torch.compile"] = resident(device, compiled=True)
-    found["this repository, --plain"] = project(device, plain=True)
-    found["this repository"] = project(device)
+def variants(device: torch.device, data: Data, data_dir: Path) -> dict:
+    found = {"usual script": usual(device, data_dir), "data set as one tensor, fused Adam": resident(device, data)}
+    if any(map(shutil.which, ("g++", "clang++", "cl"))):  # which torch.compile needs
+        found["the same with torch.compile"] = resident(device, data, compiled=True)
+    found["this repository, --plain"] = project(device, data, steps.plain)
+    found["this repository"] = project(device, data)
     if device.type == "cpu":
-        found["this repository, recipe 1998"] = project(device, recipe=PUBLISHED, digits=60_000)
+        found["this repository, recipe 1998"] = project(device, data, recipe=RECIPES["1998"], digits=60_000)
     return found
 
 
 # ---------------------------------------------------------------------------------------------- measuring
 
 
-def measure(device: torch.device, rounds: int) -> dict:
+def measure(device: torch.device, data: Data, data_dir: Path, rounds: int) -> dict:
     """Run the variants in turn: medians, and the ratios of each to this repository; and the floor."""
-    runs = variants(device)
+    runs = variants(device, data, data_dir)
     times = {name: [] for name in runs}
     for round_ in tqdm(range(rounds + 1), desc=f"rounds on {device}", disable=None):
         for name, run in runs.items():
@@ -218,22 +233,23 @@ IMPORT = "import time; start = time.perf_counter(); import torch, torchvision; s
 FIRST_STEP = """
 import sys, tempfile, time
 start = time.perf_counter()
-import ClassifyTask_train, steps
+import ClassifyTask_train
+from training import loop
 
-fastest = steps.fastest
+fastest = loop.fastest
 class Enough(Exception):
     pass
 
 def noted(state, recipe):
-    path, run, scores = fastest(state, recipe)
+    steps = fastest(state, recipe)
     def first(order):
         global seconds
-        run(order[:1])
+        steps.run(order[:1])
         seconds = time.perf_counter() - start
         raise Enough
-    return path, first, scores
+    return steps._replace(run=first)
 
-steps.fastest = noted
+loop.fastest = noted
 with tempfile.TemporaryDirectory() as folder:
     sys.argv = ["", "--dataset", "mnist", "--device", "cpu", "--record-dir", folder, "--recipe", "RECIPE"]
     try:
@@ -263,43 +279,45 @@ def child(code: str, **environment) -> tuple[float, float]:
     """Seconds, and peak memory in MiB, of a Python of its own."""
     result = subprocess.run(
         [sys.executable, "-c", code + REPORT],
-        capture_output=True, text=True, check=True, env={**os.environ, **environment},
+        capture_output=True, text=True, check=True, cwd=utils.ROOT, env={**os.environ, **environment}
     )  # fmt: skip
     seconds, peak = map(float, result.stdout.split()[-2:])
     return seconds, peak / 1024
 
 
-def evaluation_seconds() -> dict[str, float]:
+def evaluation_seconds(data: Data) -> dict[str, float]:
     """Seconds to classify the 10,000 test digits, as after each epoch and by model.py."""
-    sets = [mnist.load_dataset("mnist", DATA, subset) for subset in ("train", "test")]
-    state, images = State(ADAM, 0, sets[0]), pad(sets[1][0])
+    state = State(DEFAULT, 0, data.train)
     found = {}
-    for path, _, scores in steps.fastest(state, ADAM), steps.plain(state, ADAM):
+    for made in compiled(state, DEFAULT), steps.plain(state, DEFAULT):
         seconds = []
         for _ in range(8):
             start = time.perf_counter()
-            scores(images)
+            made.evaluate(data.test)
             seconds.append(time.perf_counter() - start)
-        found[path] = statistics.median(seconds[1:])
+        found[made.path] = statistics.median(seconds[1:])
     return found
 
 
-def whole_program(floor_milliseconds: float) -> dict:
+def whole_program(floor_milliseconds: float, data: Data, data_dir: Path) -> dict:
     """Of ClassifyTask_train.py on the CPU: seconds to the first step, with and without compiling, and of a whole run;
     MiB of memory, beside those of importing torch and torchvision alone."""
-    first = {name: FIRST_STEP.replace("RECIPE", name) for name in ("adam", "1998")}
+    flags = ["--data-dir", str(data_dir.resolve())]
+    first, one_epoch = (code.replace('"--dataset"', f'*{flags}, "--dataset"') for code in (FIRST_STEP, ONE_EPOCH))
+    first = {name: first.replace("RECIPE", name) for name in ("default", "1998")}
     compiling = {}
     for name, code in first.items():
         with tempfile.TemporaryDirectory() as cache:
             cold, warm = (child(code, NUMBA_CACHE_DIR=cache)[0] for _ in range(2))
         compiling[name] = cold - warm
-    imports, starts, epochs = zip(*[(child(IMPORT), child(first["adam"]), child(ONE_EPOCH)) for _ in range(3)])
+    imports, starts, epochs = zip(*[(child(IMPORT), child(first["default"]), child(one_epoch)) for _ in range(3)])
     with tempfile.TemporaryDirectory() as folder:
-        flags = ("--no-distort", "--dataset", "mnist", "--record-dir", folder)
+        flags += ["--no-augment", "--dataset", "mnist", "--record-dir", folder]
         start = time.perf_counter()
-        subprocess.run([sys.executable, "ClassifyTask_train.py", *flags], check=True, capture_output=True)
+        script = str(utils.ROOT / "ClassifyTask_train.py")
+        subprocess.run([sys.executable, script, *flags], check=True, capture_output=True)
         run_seconds = time.perf_counter() - start
-    count = ADAM.epochs * 60_000 // BATCH
+    count = DEFAULT.epochs * 60_000 // BATCH
     return {
         "compile_seconds": compiling,
         "import_seconds": statistics.median(seconds for seconds, _ in imports),
@@ -308,7 +326,7 @@ def whole_program(floor_milliseconds: float) -> dict:
         "training_mib": statistics.median(mib for _, mib in epochs),
         "run_seconds": run_seconds,
         "run_floors": 1000 * run_seconds / (count * floor_milliseconds),
-        "evaluation_seconds": evaluation_seconds(),
+        "evaluation_seconds": evaluation_seconds(data),
     }
 
 
@@ -336,17 +354,27 @@ def draw(path: Path, devices: dict, rounds: int):
     plots.save(figure, path)
 
 
-def report(result: dict):
-    for name, device in result["devices"].items():
-        print(f"{name}: {device['machine']}, floor {device['floor']:.4f} ms a step")
-        for variant, row in device["variants"].items():
+def tables(content: dict) -> dict[str, str]:
+    rows = []
+    for device, found in content["devices"].items():
+        for variant, row in found["variants"].items():
             low, high = row["ratio_range"]
-            print(f"  {variant:36} {row['milliseconds']:7.3f} ms  {row['ratio']:6.2f} ({low:.2f} to {high:.2f})")
-    program = result["program"]
-    print(f"whole run {program['run_seconds']:.1f} s, {program['run_floors']:.2f} floors; compiling", end=" ")
-    print(", ".join(f"{name} {seconds:.1f} s" for name, seconds in program["compile_seconds"].items()))
-    print(f"written: {PATH} and {PATH.with_suffix('.png').name}")
-
-
-if __name__ == "__main__":
-    utils.run_script(main)
+            ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
+            rows.append([f"{variant}, {device}", f"{row['milliseconds']:.3f}", ratio])
+        rows.append([f"the floor, {device}", f"{found['floor']:.4f}", ""])
+    program = content["program"]
+    amounts = {f"compiling, recipe {name}, s": seconds for name, seconds in program["compile_seconds"].items()}
+    amounts |= {
+        "import of torch and torchvision, s": program["import_seconds"],
+        "start to the first step, s": program["first_step_seconds"],
+        "the same import, MiB": program["import_mib"],
+        "training, MiB": program["training_mib"],
+        "whole run, s": program["run_seconds"],
+        "whole run, floors": program["run_floors"],
+    }
+    amounts |= {f"test after an epoch, {path}, s": seconds for path, seconds in program["evaluation_seconds"].items()}
+    cells = [[what, f"{amount:.2f}"] for what, amount in amounts.items()]
+    return {
+        "steps": results.markdown(["a step of 32 digits", "milliseconds", "times this repository"], rows),
+        "program": results.markdown(["ClassifyTask_train.py", "measured"], cells),
+    }

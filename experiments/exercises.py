@@ -1,94 +1,72 @@
 """The answers of docs/exercises.md: what is counted or worked out there is checked, and what is claimed is trained.
 
-python -m experiments.exercises                        Record/study/exercises.json, and its tables in Markdown
-python -m experiments.exercises --tiny                 one epoch and one seed on scikit-learn's small digits
-
-Goes on where it stopped. Variants are compared on 5,000 digits held out from the training set; the test set takes no
-part.
+Variants are compared by validation on 5,000 of the training digits; the test set takes no part.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import math
-from pathlib import Path
+from collections.abc import Iterator
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
-import checkpoint
-import mnist
+import model
 import utils
-from experiments.study import Study, arguments, mean_and_deviation
-from model import CONNECTION, TABLE_I, LeNet5, Squash, TableConvolution, layer_table, pad, scale
-from recipes import RECIPES, Recipe
-from training import train
+from experiments import results, runner
+from experiments.runner import Context, Experiment
+from model import TABLE_I, LeNet5, Squash, TableConvolution, layer_table, normalize, pad
+from training import checkpoint, loop
+from training.recipes import Recipe
 
-PATH = utils.RECORD / "study" / "exercises.json"
-SEEDS = (0, 1, 2)
 EPOCHS = 8
-HELD_OUT = 5000
 SHIFTS = range(7)  # pixels to the right
 FLAT = 0.1  # a unit whose squashing function has a slope below this hardly learns
 
 # C3 wired in four groups of four maps that read the same maps of S2: 60 kernels, as in table I.
 GROUPS = ((0, 1, 2, 3), (2, 3, 4, 5), (0, 1, 4, 5), (1, 3, 5)) * 4
-CONNECTION["groups"] = lambda: TableConvolution(6, GROUPS)
-STEPS = ("default", "falling rate", "batches of 128", "batches of 128, rate × 4")  # the variants of exercise 8
+STEPS = ("default", "linear learning-rate decay", "batches of 128", "batches of 128, learning rate × 4")  # exercise 8
 WIRING = {"table": TABLE_I, "groups": GROUPS, "full": (tuple(range(6)),) * 16}
 
 
-def variants(epochs: int) -> dict[str, Recipe]:
+@contextlib.contextmanager
+def groups() -> Iterator[None]:
+    """LeNet5(connection="groups") inside the block, and nowhere else."""
+    with patch.dict(model.CONNECTION, groups=lambda: TableConvolution(6, GROUPS)):
+        yield
+
+
+def variants() -> dict[str, Recipe]:
     """What is trained for the exercises, by name."""
-    adam = dataclasses.replace(RECIPES["adam"], distort=False, strength=1.0)  # the digits as they are
-    default = adam.override(epochs=epochs)
+    default = runner.without_augmentation("default").override(epochs=EPOCHS)
     rate = default.learning_rates[0]
-    falling = tuple(rate * (epochs - epoch) / epochs for epoch in range(epochs))
-    return {
-        "default": default,
-        "ReLU": dataclasses.replace(default, network={"activation": "relu"}),
-        "groups": dataclasses.replace(default, network={"connection": "groups"}),
-        "full": dataclasses.replace(default, network={"connection": "full"}),
-        "falling rate": dataclasses.replace(default, learning_rates=falling),
-        "batches of 128": default.override(epochs=None, batch_size=128, lr=None),
-        "batches of 128, rate × 4": default.override(epochs=None, batch_size=128, lr=4 * rate),
-    }
+    falling = tuple(rate * (EPOCHS - epoch) / EPOCHS for epoch in range(EPOCHS))
+    recipes = (
+        default,
+        dataclasses.replace(default, learning_rates=falling),
+        default.override(batch_size=128),
+        default.override(batch_size=128, lr=4 * rate),
+    )
+    arguments = {"ReLU": {"activation": "relu"}, "groups": {"connection": "groups"}, "full": {"connection": "full"}}
+    networks = {name: dataclasses.replace(default, model_arguments=own) for name, own in arguments.items()}
+    return {"default": default, **networks, **dict(zip(STEPS[1:], recipes[1:]))}
 
 
-def main():
-    parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--tiny", action="store_true", help="a trial on small digits, in a file of its own")
-    args = parser.parse_args()
-    path, flags = (PATH.with_stem("exercises-tiny"), " --tiny") if args.tiny else (PATH, "")
-    dataset = mnist.find_dataset("digits" if args.tiny else "mnist", args.data_dir)
-    seeds, epochs = ((0,), 1) if args.tiny else (SEEDS, EPOCHS)
-    study = Study(path, f"python -m experiments.exercises{flags}", summarize)
-    tasks = [
-        {"variant": name, "seed": seed, "recipe": recipe.to_json()}
-        for name, recipe in variants(epochs).items()
-        for seed in seeds
-    ]
-    study.finish(tasks, functools.partial(measure, dataset, args.data_dir), args.jobs)
-    content = study.content()
-    for name, row in content["variants"].items():
-        print(f"{name}: held-out error {error(row)} %, {row['seeds']} seeds")
-    for name, table in tables(content).items():
-        print(f"\n<!-- exercises: {name} -->\n{table}\n<!-- /exercises -->")
-
-
-def measure(dataset: str, data_dir: Path, task: dict) -> dict:
-    """Train a variant on all but the held-out digits, and look at its held-out errors, its slopes and C3's maps."""
-    recipe = Recipe.from_json(task["recipe"])
-    images, labels = mnist.load_dataset(dataset, data_dir, "train")
-    held_out = min(HELD_OUT, len(labels) // 5)
-    rest, (images, labels) = [(images[part], labels[part]) for part in (slice(-held_out), slice(-held_out, None))]
+@groups()
+def measure(context: Context, task: dict) -> dict:
+    """Train a variant on all but the validation set, and look at its errors there, its slopes and C3's maps."""
+    recipe, data = Recipe.from_json(task["recipe"]), context.validation()
+    images, labels = data.test
     torch.manual_seed(task["seed"])
-    untrained = LeNet5(**recipe.network)  # the weights that train starts from
-    *_, trained = train(recipe, dataset, task["seed"], rest, (images, labels))
+    untrained = LeNet5(**recipe.model_arguments)  # the weights that training starts from
+    *_, trained = loop.train(recipe, data, task["seed"])
     network, history = checkpoint.network(trained), trained.history
     result = {
         "accuracy": history[-1]["test_accuracy"],
-        "last_accuracy": utils.accuracy(checkpoint.network(trained, "last"), images, labels),
+        "last_accuracy": utils.accuracy(checkpoint.network(trained, last=True), images, labels),
         "first_accuracy": history[0]["test_accuracy"],
         "training_accuracy": history[-1]["train_accuracy"],
         "seconds": sum(row["seconds"] for row in history),
@@ -98,13 +76,13 @@ def measure(dataset: str, data_dir: Path, task: dict) -> dict:
     }
     padded = pad(images)
     for pixels in SHIFTS:
-        scores = utils.class_scores(network, shifted(padded, pixels))
-        result[f"shift_{pixels}_accuracy"] = int((scores.argmax(1) == labels).sum()) / len(labels)
+        logits = utils.class_logits(network, shifted(padded, pixels))
+        result[f"shift_{pixels}_accuracy"] = int((logits.argmax(1) == labels).sum()) / len(labels)
     return result
 
 
 def shifted(padded: Tensor, pixels: int) -> Tensor:
-    """Pictures uint8 (N, 32, 32), moved to the right; what leaves them is lost, and background follows."""
+    """Images uint8 (N, 32, 32), moved to the right; what leaves them is lost, and background follows."""
     moved = torch.zeros_like(padded)
     moved[..., pixels:] = padded[..., : padded.shape[-1] - pixels]
     return moved
@@ -116,7 +94,7 @@ def different_maps(network: LeNet5, images: Tensor) -> float:
 
     16 maps without correlation count as 16, and 16 copies of one map as 1.
     """
-    maps = network.states(scale(pad(images)))["c3"].transpose(0, 1).flatten(1)  # (16, N * 100)
+    maps = network.states(normalize(pad(images)))["c3"].transpose(0, 1).flatten(1)  # (16, N * 100)
     correlations = maps.corrcoef().nan_to_num()  # a map that is constant has none
     return len(maps) ** 2 / correlations.square().sum().item()
 
@@ -126,7 +104,7 @@ def flat(network: LeNet5, images: Tensor) -> dict[str, float]:
     sums = []  # the weighted sums of the layers: what the squashing function is given
     hook = network.squash.register_forward_hook(lambda module, inputs, output: sums.append(inputs[0]))
     with torch.no_grad():
-        network(scale(pad(images)))
+        network(normalize(pad(images)))
     hook.remove()
     shares = {}
     for name, a in zip(network.layers(), sums):
@@ -135,16 +113,13 @@ def flat(network: LeNet5, images: Tensor) -> dict[str, float]:
     return shares
 
 
-def summarize(runs: list[dict]) -> dict:
+def summarize(context: Context, runs: list[dict]) -> dict:
     """What was worked out, and of each variant the seeds, means and deviations."""
     found = {}
-    for name in dict.fromkeys(run["variant"] for run in runs):
-        own = [run for run in runs if run["variant"] == name]
-        mean = {"flat": {}}
-        for layer in own[0]["flat"]:
-            mean["flat"][layer] = sum(run["flat"][layer] for run in own) / len(own)
-        mean["different_maps"] = [sum(values) / len(own) for values in zip(*(run["different_maps"] for run in own))]
-        found[name] = {"seeds": len(own), **mean_and_deviation(own), **mean}
+    for name, own in results.group(runs).items():
+        flat = {layer: sum(run["flat"][layer] for run in own) / len(own) for layer in own[0]["flat"]}
+        maps = [sum(values) / len(own) for values in zip(*(run["different_maps"] for run in own))]
+        found[name] = {"seeds": len(own), **results.mean_and_deviation(own), "flat": flat, "different_maps": maps}
     return {"worked_out": worked_out(), "variants": found}
 
 
@@ -152,6 +127,7 @@ def summarize(runs: list[dict]) -> dict:
 
 
 @functools.cache
+@groups()
 def worked_out() -> dict:
     return {
         "c3": count_c3(),
@@ -207,13 +183,13 @@ def receptive_fields() -> dict:
     """Exercise 3: the side of the input patch that a unit sees, and how far its neighbour's patch lies from it."""
     found, field, step = {}, 1, 1
     torch.manual_seed(0)
-    network, picture = LeNet5().double(), torch.rand(1, 1, 32, 36, dtype=torch.float64).requires_grad_()
-    states = network.states(picture)
+    network, image = LeNet5().double(), torch.rand(1, 1, 32, 36, dtype=torch.float64).requires_grad_()
+    states = network.states(image)
     for name, kernel, stride in (("c1", 5, 1), ("s2", 2, 2), ("c3", 5, 1), ("s4", 2, 2), ("c5", 5, 1)):
         field, step = field + (kernel - 1) * step, step * stride
         found[name] = {"field": field, "step": step}
         for unit in 0, 1:  # neighbours in the first row of the last map
-            (gradient,) = torch.autograd.grad(states[name][0, -1, 0, unit], picture, retain_graph=True)
+            (gradient,) = torch.autograd.grad(states[name][0, -1, 0, unit], image, retain_graph=True)
             columns = gradient[0, 0].any(0).nonzero()[:, 0]
             assert (columns[0].item(), len(columns)) == (unit * step, field)
     return found
@@ -244,13 +220,13 @@ def coefficient_gradient() -> dict:
 
 
 def moves(pixels: int) -> list[str]:
-    """Exercise 5: the layers whose maps move by whole units, and do not change, if the picture moves by some pixels."""
+    """Exercise 5: the layers whose maps move by whole units, and do not change, if the image moves by some pixels."""
     torch.manual_seed(0)
     network = LeNet5().double()
-    picture = torch.zeros(1, 32, 32, dtype=torch.uint8)
-    picture[:, 8:24, 8:24] = torch.randint(256, (16, 16))
+    image = torch.zeros(1, 32, 32, dtype=torch.uint8)
+    image[:, 8:24, 8:24] = torch.randint(256, (16, 16))
     with torch.no_grad():
-        one, other = (network.states(scale(p, torch.float64)) for p in (picture, shifted(picture, pixels)))
+        one, other = (network.states(normalize(p, torch.float64)) for p in (image, shifted(image, pixels)))
     found = []
     for name, layer in receptive_fields().items():
         units, rest = divmod(pixels, layer["step"])
@@ -280,37 +256,39 @@ def symmetry(connection: str) -> int:
 
 def tables(content: dict) -> dict[str, str]:
     """The tables of docs/exercises.md in Markdown, by name."""
-    known, found = content["worked_out"], content["variants"]
+    known, found, error = content["worked_out"], content["variants"], results.error
     fields = [[name.upper(), f"{row['field']} × {row['field']}", row["step"]] for name, row in known["fields"].items()]
     shifts = [[k, *(error(found[name], f"shift_{k}_") for name in ("default", "ReLU"))] for k in SHIFTS]
     steps = [[name, *(error(found[name], prefix) for prefix in ("first_", "", "last_"))] for name in STEPS]
     counts = [[name, *(f"{number:,}" for number in row.values())] for name, row in known["c3"].items()]
     bends = [[f"{number + 0.0:.4f}".replace("-", "−") for number in row] for row in known["squash"]["rows"]]
     ways = [[number, *(count or "none" for count in counts)] for number, counts in known["paths"].items()]
-    return {
-        "c3": markdown(["C3", "kernels", "parameters", "connections"], counts),
-        "squash": markdown(["a", "f(a)", "f′(a)", "f″(a)"], bends),
-        "fields": markdown(["layer", "sees, pixels", "step, pixels"], fields),
-        "shift": markdown(["moved by, pixels", "held-out error, %", "the same with ReLU, %"], shifts),
-        "relu": markdown(["", "squashing", "ReLU"], relu_rows(found["default"], found["ReLU"])),
-        "wiring": markdown(
-            ["C3", "parameters of C3", "sets of inputs", "held-out error, %", "different maps, untrained", "trained"],
-            [wiring_row(wiring, known, found[name]) for wiring, name in zip(WIRING, ("default", "groups", "full"))],
+    wiring = [wiring_row(name, known, found[variant]) for name, variant in zip(WIRING, ("default", "groups", "full"))]
+    headers = {
+        "c3": (["C3", "kernels", "parameters", "connections"], counts),
+        "squash": (["a", "f(a)", "f′(a)", "f″(a)"], bends),
+        "fields": (["layer", "sees, pixels", "step, pixels"], fields),
+        "shift": (["moved by, pixels", "validation error, %", "the same with ReLU, %"], shifts),
+        "relu": (["", "squashing", "ReLU"], relu_rows(found["default"], found["ReLU"])),
+        "wiring": (
+            ["C3", "parameters of C3", "sets of inputs", "validation error, %", "different maps, untrained", "trained"],
+            wiring,
         ),
-        "steps": markdown(["training", "held-out error, first epoch, %", "at the end, %", "last weights, %"], steps),
-        "paths": markdown(["number", "1 place", *(f"{places} places" for places in range(2, 7))], ways),
+        "steps": (["training", "validation error, first epoch, %", "at the end, %", "last weights, %"], steps),
+        "paths": (["number", "1 place", *(f"{places} places" for places in range(2, 7))], ways),
     }
+    return {name: results.markdown(*table) for name, table in headers.items()}
 
 
 def relu_rows(*found: dict) -> list[list]:
     """What two variants do, row by row."""
     errors = {
-        "held-out error after the first epoch, %": "first_",
-        "held-out error at the end, %": "",
+        "validation error after the first epoch, %": "first_",
+        "validation error at the end, %": "",
         "the same, last weights, %": "last_",
         "training error during the last epoch, %": "training_",
     }
-    rows = [[title, *(error(row, prefix) for row in found)] for title, prefix in errors.items()]
+    rows = [[title, *(results.error(row, prefix) for row in found)] for title, prefix in errors.items()]
     for layer in found[0]["flat"]:
         rows.append([f"flat units in {layer.upper()}, %", *(f"{100 * row['flat'][layer]:.0f}" for row in found)])
     return rows
@@ -318,18 +296,15 @@ def relu_rows(*found: dict) -> list[list]:
 
 def wiring_row(wiring: str, known: dict, found: dict) -> list:
     maps = [f"{count:.1f}" for count in found["different_maps"]]
-    return [wiring, f"{known['c3'][wiring]['parameters']:,}", len(set(WIRING[wiring])), error(found), *maps]
+    parameters = f"{known['c3'][wiring]['parameters']:,}"
+    return [wiring, parameters, len(set(WIRING[wiring])), results.error(found), *maps]
 
 
-def error(row: dict, prefix: str = "") -> str:
-    """Mean error ± deviation in %."""
-    return f"{100 - 100 * row[f'{prefix}mean']:.2f} ± {100 * row[f'{prefix}deviation']:.2f}"
-
-
-def markdown(header: list[str], rows: list[list]) -> str:
-    lines = [f"| {' | '.join(map(str, cells))} |" for cells in (header, *rows)]
-    return "\n".join([lines[0], "|---|" + "---:|" * (len(header) - 1), *lines[1:]])
-
-
-if __name__ == "__main__":
-    utils.run_script(main)
+EXPERIMENT = Experiment(
+    tables=tables,
+    summarize=summarize,
+    tasks=lambda context, runs: context.tasks(variants()),
+    measure=measure,
+    seeds=(0, 1, 2),
+    seconds=20,
+)

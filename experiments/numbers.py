@@ -1,16 +1,11 @@
-"""How well reader.py reads whole numbers: lines of MNIST's test digits, against length, gap, slant and noise.
+"""How well whole numbers are read: lines of MNIST's test digits, against length, gap, slant and noise.
 
-python -m experiments.numbers            Record/study/numbers.json, numbers.png and sweep.png; goes on where it stopped
-python -m experiments.numbers --choose   Record/study/numbers-choice.json: the activation, chosen on held-out digits
-python -m experiments.numbers --tiny     a rehearsal on the small digits, into Record/tiny
-
-Seed 0 is Record/numbers/LeNet5.safetensors; other seeds are trained first, into Record/study/seeds, 15 to 20 minutes
-each on one core. `--choose` takes the first of the seeds. All start from the network of the recipe "best".
+Trains recipe `numbers` from several seeds, 15 to 20 minutes each on one core; the networks are kept in
+Record/study/numbers/SEED. With --reference seed 0 is Record/reference/numbers. All start from a network of the recipe
+"best". Besides numbers.png it draws sweep.png, a line as the paper's figure 25 shows it.
 """
 
-import dataclasses
 import functools
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,19 +14,17 @@ import torch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-import checkpoint
-import diagrams
-import mnist
-import plots
-import reader
-import training
-import utils
-from distortions import warp
-from experiments.study import HELD_OUT, Study, arguments, by_variant
-from lines import MARGIN, Lines, add_noise, sample_lines
-from model import LeNet5, scale
-from recipes import RECIPES, Recipe, record_dir
-from utils import UserError
+from digits.augmentation import warp
+from digits.lines import MARGIN, Lines, add_noise, sample_lines
+from experiments import results, runner
+from experiments.runner import Context, Experiment
+from figures import diagrams, plots
+from model import LeNet5, normalize
+from reading import sweep
+from reading.ctc import ctc
+from training import checkpoint, loop
+from training.recipes import RECIPES, Recipe
+from utils import UserError, shown
 
 LINES, FEWER = 10_000, 1_000  # of the targets, and of each change
 GAPS = (-4, -3, -2, -1, 0, 1, 2, 4, 8, 16)  # pixels
@@ -39,99 +32,58 @@ SLANTS = (-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75)  # pixels to the right for eac
 GRAINS = (0, 20, 40, 60, 80, 100)  # grey levels: the standard deviation
 
 
-def main():
-    parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=utils.seed, nargs="+", default=[0, 1, 2], metavar="N", help="default: 0 1 2")
-    parser.add_argument("--tiny", action="store_true", help="a rehearsal on the small digits, into Record/tiny")
-    parser.add_argument("--choose", action="store_true", help="compare activations on held-out digits")
-    args = parser.parse_args()
-    if args.choose:
-        return choose(args)
-    dataset = mnist.find_dataset("digits" if args.tiny else "mnist", args.data_dir)
-    path = utils.RECORD / ("tiny" if args.tiny else "study") / "numbers.json"
-    recipe = reader.RECIPE.override(epochs=1 if args.tiny else None)
-    count = 50 if args.tiny else LINES
-    study = Study(path, "python -m experiments.numbers" + " --tiny" * args.tiny, summarize, recipe=recipe.to_json())
-    work = functools.partial(train_and_measure, recipe, dataset, args.data_dir, count, path.parent / "seeds")
-    study.finish([{"seed": seed} for seed in args.seeds], work, args.jobs)
-    draw(path.with_suffix(".png"), study.content())
-    draw_sweep(
-        path.with_name("sweep.png"), trained(recipe, dataset, args.data_dir, 0, path.parent / "seeds"), dataset, args
-    )
-    print("\n\n".join(tables(study.content()).values()))
+def recipe_of(context: Context) -> Recipe:
+    return context.shorten(RECIPES["numbers"])
 
 
-CHOOSE_EPOCHS = 8
+def network_file(context: Context, seed: int) -> Path:
+    """The checkpoint of a seed: of a shipped study that of seed 0 is the shipped one."""
+    shipped = context.network_file(RECIPES["numbers"])
+    if context.reference and seed == 0 and shipped.exists() and not context.tiny:
+        return shipped
+    return runner.folder(tiny=context.tiny) / "numbers" / str(seed) / checkpoint.FILE
 
 
-def choose(args):
-    """Compare activations on lines of the training digits that are held out, which no network has seen before."""
-    recipes = {
-        activation: dataclasses.replace(
-            reader.RECIPE.override(epochs=CHOOSE_EPOCHS), network={"activation": activation, "classes": 11}
-        )
-        for activation in ("relu", "squash")
-    }
-    path = utils.RECORD / "study" / "numbers-choice.json"
-    study = Study(path, "python -m experiments.numbers --choose", lambda runs: {"variants": by_variant(runs)})
-    tasks = [{"variant": name, "seed": args.seeds[0], "recipe": recipe.to_json()} for name, recipe in recipes.items()]
-    study.finish(tasks, functools.partial(train_on_the_rest, args.data_dir), args.jobs)
-    for run in study.runs:
-        print(f"{run['variant']}: {1 - run['accuracy']:.2%} of the held-out lines wrong")
-
-
-def train_on_the_rest(data_dir: Path, task: dict) -> dict:
-    """First the digits, then lines of them, without the last 5,000 training digits, which make the test lines."""
-    images, labels = mnist.load_dataset("mnist", data_dir, "train")
-    rest, held_out = [(images[part], labels[part]) for part in (slice(-HELD_OUT), slice(-HELD_OUT, None))]
-    network = {"activation": task["recipe"]["network"]["activation"]}
-    digits = dataclasses.replace(RECIPES["best"], network=network)
-    *_, start = training.train(digits, "mnist", task["seed"], rest, held_out)
-    recipe = Recipe.from_json(task["recipe"])
-    *_, latest = reader.train(recipe, "mnist", task["seed"], rest, held_out, checkpoint.network(start))
-    lines = sample_lines(held_out, 2000, np.random.default_rng(5))
-    found = measure(checkpoint.network(latest), lines)
-    return {"accuracy": 1 - found["lines"], "digits": found["digits"]}
-
-
-def trained(recipe, dataset: str, data_dir: Path, seed: int, folder: Path) -> LeNet5:
+def network(context: Context, seed: int) -> LeNet5:
     """The network of this seed: from its file, else trained, and kept there."""
-    committed = record_dir(recipe, dataset) / checkpoint.FILE
-    file = committed if seed == 0 and committed.exists() else folder / f"numbers-{seed}" / checkpoint.FILE
+    file, recipe = network_file(context, seed), recipe_of(context)
     found = checkpoint.load(file) if file.exists() else None
-    if found and found.recipe != recipe:
-        raise UserError(f"{file} was trained with another recipe than now; move it away to train anew")
+    if found and (found.recipe, found.seed, found.dataset) != (recipe, seed, context.dataset):
+        raise UserError(f"{shown(file)} is not of this run; move it away to train anew")
     if not (found and found.finished):
-        sets = [mnist.load_dataset(dataset, data_dir, subset) for subset in ("train", "test")]
-        start = reader.digit_network(record_dir(RECIPES["best"], "mnist") / checkpoint.FILE)
-        for latest in reader.train(recipe, dataset, seed, *sets, start, found):
+        initial = checkpoint.load_network(context.network_file(RECIPES["best"]))
+        for latest in loop.train(recipe, context.load(), seed, found, ctc, initial):
             checkpoint.save(file, latest)
         found = latest
     return checkpoint.network(found)
 
 
-def train_and_measure(recipe, dataset: str, data_dir: Path, count: int, folder: Path, task: dict) -> dict:
+def measure(context: Context, task: dict) -> dict:
     """All measurements of one seed; errors are shares."""
-    model = trained(recipe, dataset, data_dir, task["seed"], folder)
-    test_set = mnist.load_dataset(dataset, data_dir, "test")
-    fewer = count * FEWER // LINES
+    model, test_set = network(context, task["seed"]), context.load().test
+    count, fewer = (50, 10) if context.tiny else (LINES, FEWER)
     lines = sample_lines(test_set, count, np.random.default_rng(0))
     outcomes = read_all(model, lines)
     paths = [(number, read) for batch in lines for number, read in zip(batch[1], best_paths(model, batch[0]))]
     result = errors(outcomes) | {"accuracy": 1 - errors(outcomes)["lines"], "best_path": errors(paths)}
     result["length"] = {str(k): errors([o for o in outcomes if len(o[0]) == k]) for k in range(1, 7)}
-    draw_lines = functools.partial(sample_lines, test_set, max(fewer, 10))
-    result["gap"] = {str(g): measure(model, draw_lines(np.random.default_rng(1), gaps=(g, g))) for g in GAPS}
-    result["slant"] = {
-        str(s): measure(model, draw_lines(np.random.default_rng(2), change=functools.partial(slant, s))) for s in SLANTS
-    }
-    for grain in GRAINS:
-        noisy = [(add_grain(batch, grain), numbers) for batch, numbers in draw_lines(np.random.default_rng(3))]
-        result.setdefault("noise", {})[str(grain)] = measure(model, noisy)
+    for what, amounts in {"gap": GAPS, "slant": SLANTS, "noise": GRAINS}.items():
+        changed = {str(amount): changed_lines(test_set, fewer, what, amount) for amount in amounts}
+        result[what] = {amount: errors(read_all(model, lines)) for amount, lines in changed.items()}
     return result | without_digits(model, fewer)
 
 
 Outcome = tuple[list[int], list[int]]  # the digits of a line, and those read
+
+
+def changed_lines(test_set, count: int, what: str, amount: float) -> list[Lines]:
+    """Lines of test digits with one of the changes, by this amount."""
+    if what == "gap":
+        return sample_lines(test_set, count, np.random.default_rng(1), gaps=(amount, amount))
+    if what == "slant":
+        return sample_lines(test_set, count, np.random.default_rng(2), change=functools.partial(slant, amount))
+    lines = sample_lines(test_set, count, np.random.default_rng(3))
+    return [(add_grain(batch, amount), numbers) for batch, numbers in lines]
 
 
 def read_all(model: LeNet5, batches: list[Lines]) -> list[Outcome]:
@@ -139,18 +91,14 @@ def read_all(model: LeNet5, batches: list[Lines]) -> list[Outcome]:
     outcomes = []
     for lines, numbers in batches:
         with torch.inference_mode():
-            scores = reader.sweep(model, scale(lines))
-        outcomes += [(number, list(reader.beam_search(row)[0][0])) for number, row in zip(numbers, scores)]
+            logits = sweep.sweep(model, normalize(lines))
+        outcomes += [(number, list(sweep.beam_search(row)[0][0])) for number, row in zip(numbers, logits)]
     return outcomes
 
 
 def best_paths(model: LeNet5, lines: Tensor) -> list[list[int]]:
     with torch.inference_mode():
-        return reader.best_path(reader.sweep(model, scale(lines)))
-
-
-def measure(model: LeNet5, batches: list[Lines]) -> dict[str, float]:
-    return errors(read_all(model, batches))
+        return sweep.best_path(sweep.sweep(model, normalize(lines)))
 
 
 def errors(outcomes: list[Outcome]) -> dict[str, float]:
@@ -186,37 +134,38 @@ def add_grain(lines: Tensor, grain: float) -> Tensor:
 def without_digits(model: LeNet5, count: int) -> dict[str, float]:
     """The share of empty lines, and of lines with nothing but noise, in which no digit is read."""
     generator = np.random.default_rng(4)
-    widths = generator.integers(34, 200, max(count, 10))
-    empty = [np.zeros((1, 32, width), np.uint8) for width in widths]
+    empty = [np.zeros((1, 32, width), np.uint8) for width in generator.integers(34, 200, count)]
     noise = [add_noise(line, generator) for line in empty]
     shares = {}
     for name, lines in ("empty", empty), ("nothing_but_noise", noise):
-        read = [reader.read(model, line[0]).number for line in lines]
+        read = [sweep.read(model, line[0]).number for line in lines]
         shares[name] = read.count("") / len(read)
     return shares
 
 
-def summarize(runs: list[dict]) -> dict:
+MEANS: dict[str, Callable[[dict], float]] = {
+    "lines": lambda run: run["lines"],
+    "digits": lambda run: run["digits"],
+    "best_path_lines": lambda run: run["best_path"]["lines"],
+    "single": lambda run: run["length"]["1"]["lines"],
+    "empty": lambda run: run["empty"],
+    "nothing_but_noise": lambda run: run["nothing_but_noise"],
+}
+
+
+def summarize(context: Context, runs: list[dict]) -> dict:
     """Mean and deviation of the errors over the seeds."""
-    found = {}
-    for name, value in {
-        "lines": lambda run: run["lines"],
-        "digits": lambda run: run["digits"],
-        "best_path_lines": lambda run: run["best_path"]["lines"],
-        "single": lambda run: run["length"]["1"]["lines"],
-        "empty": lambda run: run["empty"],
-        "nothing_but_noise": lambda run: run["nothing_but_noise"],
-    }.items():
-        found[name] = mean_and_deviation([value(run) for run in runs])
-    return {"mean": {k: v[0] for k, v in found.items()}, "deviation": {k: v[1] for k, v in found.items()}}
+    found = {name: mean_and_deviation([value(run) for run in runs]) for name, value in MEANS.items() if runs}
+    return {what: {name: pair[i] for name, pair in found.items()} for i, what in enumerate(("mean", "deviation"))}
 
 
 def mean_and_deviation(values: list[float]) -> tuple[float, float]:
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    found = results.mean_and_deviation([{"accuracy": value} for value in values])
+    return found["mean"], found["deviation"]
 
 
 def tables(content: dict) -> dict[str, str]:
-    """What docs/numbers.md shows, in Markdown; in %."""
+    """Errors in %."""
     runs = content["runs"]
 
     def cell(value: Callable[[dict], float], digits: int = 2) -> str:
@@ -224,39 +173,37 @@ def tables(content: dict) -> dict[str, str]:
         return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
 
     rows = [
-        ("lines of 1 to 6 digits, wrong", cell(lambda r: r["lines"]), "at most 2.0"),
-        ("their digits, wrong", cell(lambda r: r["digits"]), "at most 0.6"),
-        ("single digits, right", cell(lambda r: 1 - r["length"]["1"]["lines"]), "at least 99.0"),
-        ("empty lines without a digit read", cell(lambda r: r["empty"]), "at least 99"),
-        ("lines of noise without a digit read", cell(lambda r: r["nothing_but_noise"]), "at least 99"),
-        ("lines wrong, best path in place of beam search", cell(lambda r: r["best_path"]["lines"]), ""),
+        ["lines of 1 to 6 digits, wrong", cell(MEANS["lines"]), "at most 2.0"],
+        ["their digits, wrong", cell(MEANS["digits"]), "at most 0.6"],
+        ["single digits, right", cell(lambda run: 1 - MEANS["single"](run)), "at least 99.0"],
+        ["empty lines without a digit read", cell(MEANS["empty"]), "at least 99"],
+        ["lines of noise without a digit read", cell(MEANS["nothing_but_noise"]), "at least 99"],
+        ["lines wrong, best path in place of beam search", cell(MEANS["best_path_lines"]), ""],
     ]
-    lines = ["| measured | % | aim |", "|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows)]
-    result = {"results": "\n".join(lines)}
+    result = {"results": results.markdown(["measured", "%", "aim"], rows)}
     titles = {"length": "digits in the line", "gap": "gap, pixels", "slant": "slant", "noise": "grain, grey levels"}
     for what, title in titles.items():
         keys = list(runs[0][what])
-        lines = [f"| {title} | {' | '.join(keys)} |", "|---|" + "---:|" * len(keys)]
         cells = [cell(lambda run, what=what, key=key: run[what][key]["lines"], 1) for key in keys]
-        result[what] = "\n".join([*lines, f"| lines wrong, % | {' | '.join(cells)} |"])
+        result[what] = results.markdown([title, *keys], [["lines wrong, %", *cells]])
     return result
 
 
+LABELS = {
+    "length": "digits in the line",
+    "gap": "gap between digits (pixels; below 0 they overlap)",
+    "slant": "slant (pixels to the right for each pixel up)",
+    "noise": "noise (grey levels, standard deviation)",
+}
+
+
 @plots.style()
-def draw(path: Path, content: dict):
+def draw(context: Context, content: dict, path: Path):
     runs = content["runs"]
     subtitle = f"lines of 1 to 6 test digits with gaps of −1 to 8 pixels; mean and deviation of {len(runs)} seeds"
     figure = plots.new_figure("Errors of reading whole numbers", subtitle, height=5.2)
     panels = figure.subplots(2, 2).flat
-    for axes, (what, label) in zip(
-        panels,
-        {
-            "length": "digits in the line",
-            "gap": "gap between digits (pixels; below 0 they overlap)",
-            "slant": "slant (pixels to the right for each pixel up)",
-            "noise": "noise (grey levels, standard deviation)",
-        }.items(),
-    ):
+    for axes, (what, label) in zip(panels, LABELS.items()):
         x = [float(key) for key in runs[0][what]]
         for kind, colour in ("lines", plots.BLUE), ("digits", plots.ORANGE):
             values = [mean_and_deviation([100 * run[what][key][kind] for run in runs]) for key in runs[0][what]]
@@ -265,15 +212,27 @@ def draw(path: Path, content: dict):
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=what != "slant"))
     panels[0].legend()
     plots.save(figure, path)
+    draw_sweep(context, path.with_name("sweep.png"))
 
 
-def draw_sweep(path: Path, model: LeNet5, dataset: str, args):
-    """The first of the test lines with five digits, as the paper's figure 25 shows it."""
-    lines = sample_lines(mnist.load_dataset(dataset, args.data_dir, "test"), 100, np.random.default_rng(0))
+def draw_sweep(context: Context, path: Path):
+    """The first of the test lines with five digits, as the network of seed 0 reads it, if that is at hand."""
+    if not (file := network_file(context, 0)).exists():
+        return
+    lines = sample_lines(context.load().test, 100, np.random.default_rng(0))
     line = next(line for batch, numbers in lines for line, number in zip(batch.numpy(), numbers) if len(number) == 5)
     line = line[:, : np.flatnonzero(line.any(0))[-1] + 1 + MARGIN]  # without what the widest of its batch needs
-    diagrams.sweep(path, "A line of test digits", None, line, reader.read(model, line))
+    diagrams.sweep(path, "A line of test digits", None, line, sweep.read(checkpoint.load_network(file), line))
 
 
-if __name__ == "__main__":
-    utils.run_script(main)
+EXPERIMENT = Experiment(
+    tables=tables,
+    summarize=summarize,
+    tasks=lambda context, runs: [{"seed": seed} for seed in context.seeds],
+    measure=measure,
+    draw=draw,
+    facts=lambda context: {"recipe": recipe_of(context).to_json()},
+    notice=lambda context: f"starting from the weights of {shown(context.network_file(RECIPES['best']))}",
+    seeds=(0, 1, 2),
+    seconds=1200,
+)

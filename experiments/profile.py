@@ -1,27 +1,23 @@
 """Where the time of a compiled step goes, layer by layer.
 
-python -m experiments.profile
-
 Compiles the parts of kernels.py's step of 32 digits one by one, and runs each many times on one thread. A figure is the
 median over rounds. Parts that are compiled alone are not quite the whole, so their sum is set beside the step itself.
-Nothing else should run on the machine meanwhile. Writes Record/study/profile.json and prints a table.
+Nothing else should run on the machine meanwhile.
 """
 
 import statistics
 import time
 
-import numba
 import numpy as np
 import torch
 from numba import njit
 
-import kernels
-import utils
-from kernels import LANES, OPTIONS
+from experiments import results, runner
 from model import LeNet5
-from training import flatten
+from training import kernels, provenance
+from training.kernels import BATCH, LANES, OPTIONS
+from training.state import flatten
 
-PATH = utils.RECORD / "study" / "profile.json"
 ROUNDS, REPEATS = 15, 50
 
 
@@ -61,13 +57,13 @@ def dense_layers(t, g, net, v, images):
     kernels.activate(v.c5, net)
     kernels.dense(v.c5, t.f6, t.f6_bias, v.f6, LANES)
     kernels.activate(v.f6, net)
-    kernels.dense(v.f6, t.output.reshape(10, 84), t.output_bias, v.scores, LANES)
+    kernels.dense(v.f6, t.output.reshape(10, 84), t.output_bias, v.logits, LANES)
 
 
 @njit(**OPTIONS)
 def dense_layers_back(t, g, net, v, images):
-    kernels.linear_back(v.scores, t.output.reshape(10, 84), v.d_f6, LANES)
-    kernels.dense_gradient(v.scores, v.f6, v.transposed, g.output.reshape(10, 84), g.output_bias, LANES)
+    kernels.linear_back(v.logits, t.output.reshape(10, 84), v.d_f6, LANES)
+    kernels.dense_gradient(v.logits, v.f6, v.transposed, g.output.reshape(10, 84), g.output_bias, LANES)
     kernels.times_slope(v.d_f6, v.f6, net)
     kernels.dense_gradient(v.d_f6, v.c5, v.transposed, g.f6, g.f6_bias, LANES)
     kernels.dense_back(v.d_f6, t.f6, v.d_c5, LANES)
@@ -79,7 +75,9 @@ def dense_layers_back(t, g, net, v, images):
 @njit(**OPTIONS)
 def s4_back(t, g, net, v, images):
     for m in range(16):
-        kernels.subsample_back(v.d_s4[m], v.s4[m], v.s4_sums[m], v.c3[m], t.s4[m], net, v.d_c3[m], LANES)
+        dw, db = kernels.subsample_back(v.d_s4[m], v.s4[m], v.s4_sums[m], v.c3[m], t.s4[m], net, v.d_c3[m], LANES)
+        g.s4[m] += dw
+        g.s4_bias[m] += db
 
 
 @njit(**OPTIONS)
@@ -101,7 +99,9 @@ def c3_back(t, g, net, v, images):
 @njit(**OPTIONS)
 def s2_back(t, g, net, v, images):
     for m in range(6):
-        kernels.subsample_back(v.d_s2[m], v.s2[m], v.s2_sums[m], v.c1[m], t.s2[m], net, v.d_c1, LANES)
+        dw, db = kernels.subsample_back(v.d_s2[m], v.s2[m], v.s2_sums[m], v.c1[m], t.s2[m], net, v.d_c1, LANES)
+        g.s2[m] += dw
+        g.s2_bias[m] += db
 
 
 @njit(**OPTIONS)
@@ -137,35 +137,32 @@ def prepare(vector, kernel_count):
     return kernels.layers(vector, kernel_count)
 
 
-def main():
-    utils.Parser(description=__doc__.splitlines()[0]).parse_args()
+def main(name: str, words: list[str]):
+    args = runner.parser(name).parse_args(words)
     torch.manual_seed(0)
     model = LeNet5()
     weights = flatten(model).numpy()
-    gradient, first, second, average = (np.zeros_like(weights) for _ in range(4))
+    gradient, first, second, ema = (np.zeros_like(weights) for _ in range(4))
     net = kernels.network(np.float32, model.c3.connections.numpy())
-    buffers, optimizer = kernels.buffers(kernels.BATCH, np.float32), kernels.adam(first, second, average, 1875)
+    buffers, optimizer = kernels.buffers(BATCH, np.float32), kernels.adam(first, second, ema, 1875)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (LANES, 32, 32), np.uint8)
-    labels, order, totals = random.integers(0, 10, LANES), np.arange(LANES)[None], np.zeros(2)
+    labels, order, totals = random.integers(0, 10, LANES), np.arange(LANES)[None], np.zeros(3)
     buffers.chosen[:] = order[0]
     arrays = (prepare(weights, len(net.c3_from)), prepare(gradient, len(net.c3_from)), net, buffers, images)
 
     def step():
         rest = (images, labels, order, 1 / LANES, totals, net, buffers)
-        kernels.batch_steps(weights, gradient, optimizer, 0.0005, 100, *rest)
+        kernels.steps(weights, gradient, optimizer, 0.0005, 100, *rest)
 
-    calls = {name: (lambda part=part: part(*arrays)) for name, part in PARTS.items()}
-    calls["Adam and running average"] = lambda: adam(weights, gradient, optimizer)
+    calls = {part: (lambda function=function: function(*arrays)) for part, function in PARTS.items()}
+    calls["Adam and moving average (EMA)"] = lambda: adam(weights, gradient, optimizer)
     calls["the step"] = step
-    found = measure(calls)
-    content = {
-        "command": "python -m experiments.profile",
-        "microseconds": found,
-        "versions": {**utils.versions(), "numba": numba.__version__},
-    }
-    utils.save_json(PATH, content)
-    print(*tables(content).values())
+    content = {"command": f"python -m experiments {name}", "microseconds": measure(calls)}
+    content["versions"] = provenance.versions()
+    path = runner.folder(args.reference) / f"{name}.json"
+    provenance.save_json(path, content)
+    runner.report(name, tables(content), path, beside_reference=not args.reference)
 
 
 def measure(calls: dict) -> dict[str, float]:
@@ -184,13 +181,8 @@ def tables(content: dict) -> dict[str, str]:
     """What docs/speed.md shows, in Markdown."""
     found = dict(content["microseconds"])
     step = found.pop("the step")
-    lines = ["| part of a step | microseconds | share, % |", "|---|---:|---:|"]
-    lines += [f"| {name} | {time:.0f} | {100 * time / step:.0f} |" for name, time in found.items()]
+    rows = [[name, f"{time:.0f}", f"{100 * time / step:.0f}"] for name, time in found.items()]
     total = sum(found.values())
-    lines.append(f"| sum of the parts | {total:.0f} | {100 * total / step:.0f} |")
-    lines.append(f"| **the step** | **{step:.0f}** | **100** |")
-    return {"parts": "\n".join(lines)}
-
-
-if __name__ == "__main__":
-    utils.run_script(main)
+    rows.append(["sum of the parts", f"{total:.0f}", f"{100 * total / step:.0f}"])
+    rows.append(["**the step**", f"**{step:.0f}**", "**100**"])
+    return {"parts": results.markdown(["part of a step", "microseconds", "share, %"], rows)}

@@ -1,14 +1,10 @@
 """The paper's figure 13 and its section on invariance and noise: accuracy on test digits that are changed on purpose.
 
-python -m experiments.robustness            Record/study/robustness.json and robustness.png; goes on where it stopped
-python -m experiments.robustness --tiny     a rehearsal on the small digits, into Record/tiny
-
-Each network of Record/ reads all 10,000 test digits, rotated, scaled, moved, with thinner or thicker strokes, and with
-noise. The paper states limits for its network, trained with distortions: scale up to about a factor of 2, shifts of
+A network of each variant classifies all test digits, rotated, scaled, moved, with thinner or thicker strokes, and with
+noise. The paper states limits for its network, trained on distorted digits: scale up to about a factor of 2, shifts of
 about half the height of a character, rotations up to about 30 degrees. It gives no accuracies.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import checkpoint
-import mnist
-import plots
 import utils
-from distortions import warp
-from experiments.study import COMPARED, Study, arguments, compared
+from digits.augmentation import warp
+from experiments import results, seeds
+from experiments.runner import Context, Experiment
+from figures import plots
 from model import pad
-from recipes import record_dir
+from training import checkpoint
+from utils import shown
 
 HEIGHT = 20  # pixels: of a digit of MNIST, in its larger direction
 
@@ -42,7 +38,7 @@ def enlarge(images: Tensor, factor: float) -> Tensor:
 
 
 def move(images: Tensor, pixels: float) -> Tensor:
-    """To the right. What leaves the picture is lost."""
+    """To the right. What leaves the image is lost."""
     return affine(images, [[1, 0, -pixels], [0, 1, 0]])
 
 
@@ -74,7 +70,7 @@ def add_noise(images: Tensor, share: float) -> Tensor:
     return torch.where(chosen, noise, images)
 
 
-# By name: what changes the pictures, the amounts, their unit, and the paper's limits.
+# By name: what changes the images, the amounts, their unit, and the paper's limits.
 CHANGES: dict[str, tuple[Callable[[Tensor, float], Tensor], tuple[float, ...], str, tuple[float, ...]]] = {
     "rotation": (rotate, tuple(range(-60, 61, 10)), "degrees clockwise", (-30, 30)),
     "scale": (enlarge, (0.4, 0.5, 0.6, 0.7, 0.85, 1, 1.2, 1.4, 1.6, 1.8, 2), "factor", (0.5, 2)),
@@ -84,81 +80,69 @@ CHANGES: dict[str, tuple[Callable[[Tensor, float], Tensor], tuple[float, ...], s
 }
 
 
-def main():
-    parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--tiny", action="store_true", help="a rehearsal on the small digits, into Record/tiny")
-    args = parser.parse_args()
-    dataset = mnist.find_dataset("digits" if args.tiny else "mnist", args.data_dir)
-    path = utils.RECORD / ("tiny" if args.tiny else "study") / "robustness.json"
-    files = {name: record_dir(compared(name), "mnist") / checkpoint.FILE for name in COMPARED}
-    files = {name: file for name, file in files.items() if file.exists() or not args.tiny}
-    digests = {name: checkpoint.digest(checkpoint.load(file).reported, {}) for name, file in files.items()}
-    study = Study(path, "python -m experiments.robustness" + " --tiny" * args.tiny, weights=digests)
-    tasks = [
-        {"network": name, "change": change, "amount": amount}
+def files(context: Context) -> dict[str, Path]:
+    found = {name: context.network_file(seeds.recipe_of(name)) for name in seeds.COMPARED}
+    return {name: file for name, file in found.items() if file.exists() or not context.tiny}
+
+
+def tasks(context: Context, runs: list[dict]) -> list[dict]:
+    return [
+        {"variant": name, "change": change, "amount": amount}
         for change, (_, amounts, *_) in CHANGES.items()
         for amount in amounts
-        for name in files
+        for name in files(context)
     ]
-    study.finish(tasks, functools.partial(measure, dataset, args.data_dir, files), args.jobs)
-    draw(path.with_suffix(".png"), study.runs)
-    print(*tables(study.content()).values())
 
 
-def measure(dataset: str, data_dir: Path, files: dict[str, Path], task: dict) -> dict:
+def facts(context: Context) -> dict:
+    return {"weights": {name: checkpoint.digest(checkpoint.load(f).tested, {}) for name, f in files(context).items()}}
+
+
+def measure(context: Context, task: dict) -> dict:
     """The accuracy of a network on the changed test digits."""
-    images, labels = mnist.load_dataset(dataset, data_dir, "test")
-    change, *_ = CHANGES[task["change"]]
-    changed = change(pad(images), task["amount"])
-    network = checkpoint.network(checkpoint.load(files[task["network"]]))
-    right = utils.class_scores(network, changed).argmax(1) == labels
-    return {"accuracy": int(right.sum()) / len(labels)}
+    model = checkpoint.load_network(files(context)[task["variant"]])
+    images, labels = context.load().test
+    changed = CHANGES[task["change"]][0](pad(images), task["amount"])
+    return {"accuracy": int((utils.class_logits(model, changed).argmax(1) == labels).sum()) / len(labels)}
 
 
 def tables(content: dict) -> dict[str, str]:
-    """What docs/study.md shows, in Markdown: accuracies in %, at the paper's limits and the ends of the rest."""
-    runs = content["runs"]
-    names = list(dict.fromkeys(run["network"] for run in runs))
-    lines = [f"| test digits | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
-    shown = {"scale 1": ("scale", 1)}
+    """Accuracies in % at the limits that the paper states, and at the ends of our ranges where it states none."""
+    accuracy = {(run["variant"], run["change"], run["amount"]): run["accuracy"] for run in content["runs"]}
+    names = list(results.group(content["runs"]))
+    chosen = {"not changed": ("scale", 1)}
     for change, (_, amounts, unit, limits) in CHANGES.items():
         for amount in limits or (min(amounts), max(amounts)):
             if amount or limits:
-                shown[f"{change}, {unit}: {amount:g}"] = (change, amount)
-    for title, (change, amount) in shown.items():
-        found = [
-            next(r["accuracy"] for r in runs if (r["network"], r["change"], r["amount"]) == (name, change, amount))
-            for name in names
-        ]
-        title = "as they are" if title == "scale 1" else title
-        lines.append(f"| {title} | {' | '.join(f'{100 * accuracy:.1f}' for accuracy in found)} |")
-    return {"accuracy": "\n".join(lines)}
+                chosen[f"{change}, {unit}: {amount:g}"] = (change, amount)
+    rows = [[title, *(f"{100 * accuracy[(name, *what)]:.1f}" for name in names)] for title, what in chosen.items()]
+    return {"accuracy": results.markdown(["test digits", *(seeds.TITLES[name] for name in names)], rows)}
 
 
 @plots.style()
-def draw(path: Path, runs: list[dict]):
-    subtitle = "a network of each recipe, seed 0; dotted lines: the limits that the paper states"
+def draw(context: Context, content: dict, path: Path):
+    subtitle = "a network of each variant, seed 0; dotted lines: the limits that the paper states"
     figure = plots.new_figure("Test digits changed on purpose", subtitle, height=7.6)
     panels = figure.subplots(3, 2).flat
-    styles = zip(
-        dict.fromkeys(run["network"] for run in runs),
-        (plots.BLUE, plots.SKY, plots.GREEN, plots.VERMILLION, plots.ORANGE),
-        ("-", "--", "-", "--", "-"),
-    )
-    styles = {name: {"color": colour, "linestyle": line} for name, colour, line in styles}
     for axes, (change, (_, _, unit, limits)) in zip(panels, CHANGES.items()):
-        for name, look in styles.items():
-            own = [run for run in runs if (run["network"], run["change"]) == (name, change)]
-            own.sort(key=lambda run: run["amount"])
-            axes.plot([run["amount"] for run in own], [100 * run["accuracy"] for run in own], label=name, **look)
+        for name, runs in results.group(content["runs"]).items():
+            own = sorted((run["amount"], 100 * run["accuracy"]) for run in runs if run["change"] == change)
+            axes.plot(*zip(*own), label=seeds.TITLES[name], **seeds.LOOKS[name])
         for limit in limits:
             axes.axvline(limit, color=plots.GREY, linestyle=":", linewidth=1)
         axes.set(title=change, xlabel=unit, ylabel="accuracy (%)", ylim=(0, 101))
-    handles, labels = panels[0].get_legend_handles_labels()
     panels[len(CHANGES)].set_axis_off()
-    panels[len(CHANGES)].legend(handles, labels, loc="center")
+    panels[len(CHANGES)].legend(*panels[0].get_legend_handles_labels(), loc="center")
     plots.save(figure, path)
 
 
-if __name__ == "__main__":
-    utils.run_script(main)
+EXPERIMENT = Experiment(
+    tables=tables,
+    summarize=lambda context, runs: {},
+    tasks=tasks,
+    measure=measure,
+    draw=draw,
+    facts=facts,
+    notice=lambda context: "networks: " + ", ".join(shown(file) for file in files(context).values()),
+    seconds=1,
+)

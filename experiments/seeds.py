@@ -1,108 +1,125 @@
-"""Is it luck? One recipe, several seeds: mean and deviation.
+"""Is it luck? Each recipe trained from several seeds: mean and deviation of its test error.
 
-python -m experiments.seeds                            Record/seeds.json
-python -m experiments.seeds --no-distort               Record/study/seeds-undistorted.json
-python -m experiments.seeds --recipe best              Record/study/seeds-best.json
-python -m experiments.seeds --recipe 1998              Record/study/seeds-1998.json
-python -m experiments.seeds --recipe 1998 --distort    Record/study/seeds-1998-distorted.json
---plain besides                                        ...-plain.json, by model.py itself
-
-Goes on where it stopped. A seed whose checkpoint lies in the recipe's record folder is not trained again, unless
---plain asks for the other path. Seeds are trained side by side, one a core; the bits are the same one by one.
+python -m experiments seeds                        the five variants that the study compares, five seeds each
+python -m experiments seeds best default-plain     those named; default-plain is trained by model.py itself
 """
 
-import functools
-from argparse import BooleanOptionalAction
+import statistics
 from pathlib import Path
 
-import checkpoint
-import mnist
 import utils
-from checkpoint import Checkpoint
-from experiments.study import COMPARED, Study, arguments, mean_and_deviation, seeds_of, seeds_path
+from experiments import results, runner
+from experiments.runner import Context, Experiment
+from figures import plots
 from model import pad
-from recipes import RECIPES, Recipe, record_dir
-from training import train
+from training import checkpoint, loop, steps
+from training.recipes import RECIPES, Recipe
+from utils import shown
 
-SEEDS = [0, 1, 2, 3, 4]
-
-
-def main():
-    parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--recipe", choices=RECIPES, default="adam")
-    parser.add_argument("--distort", action=BooleanOptionalAction, help="default: the recipe's")
-    parser.add_argument("--seeds", type=utils.seed, nargs="+", default=SEEDS, metavar="N")
-    parser.add_argument("--plain", action="store_true", help="let model.py itself take the steps: slower")
-    parser.add_argument("--device", default="auto", help="cuda if there is one, else cpu; or any torch device")
-    args = parser.parse_args()
-    jobs = args.jobs if utils.pick_device(args.device).type == "cpu" else 1
-    mnist.find_dataset("mnist", args.data_dir)
-    recipe = RECIPES[args.recipe].override(distort=args.distort)
-    study = Study(
-        seeds_path(recipe, args.plain), command(recipe, args.plain), mean_and_deviation, recipe=recipe.to_json()
-    )
-    work = functools.partial(measure, recipe, args.plain, args.data_dir, args.device)
-    study.finish([{"seed": seed} for seed in args.seeds], work, jobs)
-    totals = mean_and_deviation(study.runs)
-    for title, prefix in ("", ""), ("last ", "last_"):
-        mean, deviation = totals[f"{prefix}mean"], totals[f"{prefix}deviation"]
-        print(f"{len(study.runs)} seeds, {title}accuracy {mean:.2%} ± {deviation:.2%}")
+SEEDS, PLAIN = (0, 1, 2, 3, 4), "default-plain"
+COMPARED = {  # by the name that files have: that of figures and tables, recipe, whether the digits are augmented
+    "default": ("default", "default", True),
+    "default-no-augment": ("default without augmentation", "default", False),
+    "best": ("best", "best", True),
+    "1998": ("1998", "1998", False),
+    "1998-augment": ("1998 with augmentation", "1998", True),
+}
+TITLES = {name: title for name, (title, *_) in COMPARED.items()} | {PLAIN: "default by model.py itself"}
+HUES = {"default": plots.BLUE, "best": plots.GREEN, "1998": plots.VERMILLION}
+# A hue for each method, and dashes for "without augmentation", in every figure.
+LOOKS = {
+    name: {"color": HUES[recipe], "linestyle": "-" if augment else "--"}
+    for name, (_, recipe, augment) in COMPARED.items()
+}
 
 
-def command(recipe: Recipe, plain: bool) -> str:
-    """What makes the file of this recipe anew."""
-    words = ["python -m experiments.seeds"]
-    if recipe.name != "adam":
-        words.append(f"--recipe {recipe.name}")
-    if recipe.distort != RECIPES[recipe.name].distort:
-        words.append("--distort" if recipe.distort else "--no-distort")
-    return " ".join(words + ["--plain"] * plain)
+def recipe_of(variant: str) -> Recipe:
+    _, recipe, augment = COMPARED["default" if variant == PLAIN else variant]
+    return RECIPES[recipe].override(augment=augment)
 
 
-def tables() -> dict[str, str]:
-    """What docs/study.md shows of all files, in Markdown: errors in %, mean ± deviation."""
-    lines = ["| training | seeds | test error, % | last weights, % | seconds |", "|---|---:|---:|---:|---:|"]
-    for name in COMPARED:
-        runs = seeds_of(name)
-        row = mean_and_deviation(runs)
-        errors = [f"{100 - 100 * row[p + 'mean']:.2f} ± {100 * row[p + 'deviation']:.2f}" for p in ("", "last_")]
-        seconds = sum(run["seconds"] for run in runs) / len(runs)
-        lines.append(f"| {name} | {len(runs)} | {' | '.join(errors)} | {seconds:.0f} |")
-    return {"results": "\n".join(lines)}
+def recipes(context: Context) -> dict[str, dict]:
+    return {name: context.shorten(recipe_of(name)).to_json() for name in TITLES}
 
 
-def measure(recipe: Recipe, plain: bool, data_dir: Path, device: str, task: dict) -> dict:
-    """Train with the task's seed: accuracies on the test set and the whole training set, the test digits misread (their
-    numbers), seconds, each epoch's row."""
-    device = utils.pick_device(device)
-    train_set, (images, labels) = (
-        [tensor.to(device) for tensor in mnist.load_dataset("mnist", data_dir, subset)] for subset in ("train", "test")
-    )
-    trained = None if plain else reference(recipe, task["seed"])
-    if not trained:
-        for trained in train(recipe, "mnist", task["seed"], train_set, (images, labels), plain=plain):  # noqa: B007
-            pass
-    reported, last = (checkpoint.network(trained, weights).to(device) for weights in ("reported", "last"))
-    wrong = utils.class_scores(reported, pad(images)).argmax(1) != labels
+def tasks(context: Context, runs: list[dict]) -> list[dict]:
+    found = [{"variant": name, "seed": seed} for name in context.variants for seed in context.seeds]
+    if context.seeds == SEEDS:  # three of the slow ones, unless more are asked for
+        found = [task for task in found if task["variant"] != PLAIN or task["seed"] < 3]
+    return found
+
+
+def measure(context: Context, task: dict) -> dict:
+    """Train: accuracies on the test set and the whole training set, the test digits misclassified (their numbers),
+    seconds, each epoch's row."""
+    data = context.load()
+    recipe = context.shorten(recipe_of(task["variant"]))
+    make = steps.plain if task["variant"] == PLAIN else loop.fastest
+    *_, trained = loop.train(recipe, data, task["seed"], make_steps=make)
+    (images, labels), device = data.test, data.test[0].device
+    tested, last = (checkpoint.network(trained, last).to(device) for last in (False, True))
+    wrong = utils.class_logits(tested, pad(images)).argmax(1) != labels
     return {
-        "accuracy": utils.accuracy(reported, images, labels),
+        "accuracy": utils.accuracy(tested, images, labels),
         "last_accuracy": utils.accuracy(last, images, labels),
         "seconds": sum(row["seconds"] for row in trained.history),
-        "training_accuracy": utils.accuracy(last, *train_set),
-        "misread": wrong.nonzero().flatten().tolist(),
+        "training_accuracy": utils.accuracy(last, *data.train),
+        "misclassified": wrong.nonzero().flatten().tolist(),
         "history": trained.history,
     }
 
 
-def reference(recipe: Recipe, seed: int) -> Checkpoint | None:
-    """The finished checkpoint of exactly this run in its record folder, if there is one."""
-    path = record_dir(recipe, "mnist") / checkpoint.FILE
-    if not path.exists():
-        return None
-    found = checkpoint.load(path)
-    same = (found.recipe, found.seed, found.dataset) == (recipe, seed, "mnist") and found.finished
-    return found if same else None
+def summarize(context: Context, runs: list[dict]) -> dict:
+    found, grouped = results.by_variant(runs), results.group(runs)
+    seconds = {name: {"seconds": statistics.mean(run["seconds"] for run in own)} for name, own in grouped.items()}
+    return {"variants": {name: found[name] | seconds[name] for name in TITLES if name in found}}
 
 
-if __name__ == "__main__":
-    utils.run_script(main)
+def tables(content: dict) -> dict[str, str]:
+    """Errors on the test set in %, mean ± deviation."""
+    rows = [
+        [TITLES[name], row["seeds"], results.error(row), results.error(row, "last_"), f"{row['seconds']:.0f}"]
+        for name, row in content["variants"].items()
+    ]
+    return {"results": results.markdown(["training run", "seeds", "test error, %", "last weights, %", "seconds"], rows)}
+
+
+EXPERIMENT = Experiment(
+    tables=tables,
+    summarize=summarize,
+    tasks=tasks,
+    measure=measure,
+    facts=lambda context: {"recipes": recipes(context)},
+    seeds=SEEDS,
+    variants=tuple(TITLES),
+    optional=(PLAIN,),
+    seconds=120,
+    device=True,
+)
+
+
+# ------------------------------------------------------------------------------------- for those that read its runs
+
+
+def found(context: Context) -> dict[str, tuple[Path, list[dict]]]:
+    """Of each of COMPARED the file with its runs, the user's own before the reference's, and the runs, by seed.
+
+    A rehearsal reads a rehearsal's runs. Raises UserError if there are none.
+    """
+    own = context.folder / "seeds.json"
+    files = [own] if own.exists() or context.tiny else []
+    files += [] if context.tiny or context.reference else [runner.folder(reference=True) / "seeds.json"]
+    grouped = {file: results.group(runner.read(file)["runs"]) for file in files or [own]}
+    return {
+        name: next((file, runs[name]) for file, runs in grouped.items() if name in runs)
+        for name in COMPARED
+        if any(name in runs for runs in grouped.values())
+    }
+
+
+def notice(context: Context) -> str:
+    """Which runs are read."""
+    files = {}
+    for name, (file, _) in found(context).items():
+        files.setdefault(file, []).append(TITLES[name])
+    return "\n".join(f"runs of {', '.join(names)}: those in {shown(file)}" for file, names in files.items())

@@ -1,4 +1,8 @@
-"""What the tests share: options, one cache of compiled loops, MNIST, scripts run as a user runs them, a trained run."""
+"""What the tests share: options, MNIST, scripts run as a user runs them, a trained run.
+
+No test writes into the checkout: what scripts write goes to a folder of the test's own. Shipped files are read from
+Record/reference. The GPU is hidden from all tests but those marked cuda, so that scripts mean the CPU by "auto".
+"""
 
 import collections
 import contextlib
@@ -9,38 +13,41 @@ import importlib
 import io
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import traceback
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
-# Before anything imports numba: one folder for the whole run, so that loops are compiled once, not in each process.
-if "NUMBA_CACHE_DIR" not in os.environ:
-    CACHE = tempfile.TemporaryDirectory(prefix="numba-")
-    os.environ["NUMBA_CACHE_DIR"] = CACHE.name
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other are slow beside other tests
 
 import numpy as np
 import pytest
 
-import checkpoint
-import mnist as datasets
-import training
 import utils
-from recipes import RECIPES
+from digits import mnist as datasets
+from digits.mnist import Data
+from training import checkpoint, provenance
 
-ROOT = Path(utils.__file__).parent
+ROOT = utils.ROOT
+REFERENCE = ROOT / "Record" / "reference"
 NAMES = [name for files in datasets.MNIST.values() for name, *_ in files]
-TALLY = collections.Counter()
+TALLY = collections.Counter()  # how many faults were tried, by their kind
+
+
+def pytest_configure(config):
+    if "cuda" not in config.getoption("-m", ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        # Compile the loops once, before the workers start: they load what numba keeps beside kernels.py.
+        warm = ROOT / "tests" / "warm.py"
+        for process in [subprocess.Popen([sys.executable, warm, layout]) for layout in ("BATCH", "SINGLE")]:
+            process.wait()
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=200, help="of trainings, in the long search for faults")
+    parser.addoption("--kills", type=int, default=200, help="of training runs, in the long search for faults")
     parser.addoption("--mutations", type=int, default=10_000, help="of checkpoints, in the long search for faults")
     parser.addoption("--tally", type=Path, help="write to this JSON file how many faults of which kind were tried")
 
@@ -53,17 +60,11 @@ def pytest_generate_tests(metafunc):
             metafunc.parametrize(option, [short, long], ids=["short", "long"])
 
 
-@pytest.fixture
-def tally():
-    """Counts the faults tried, by their kind."""
-    return TALLY
-
-
 def pytest_sessionfinish(session, exitstatus):
     if path := session.config.getoption("--tally"):
         command = " ".join(["python -m pytest", *session.config.invocation_params.args])
-        made_on = {"system": f"{platform.system()} {platform.machine()}", "versions": utils.versions()}
-        utils.save_json(path, {"command": command, "tried": dict(TALLY), "failed": session.testsfailed, **made_on})
+        made_on = {"system": f"{platform.system()} {platform.machine()}", "versions": provenance.versions()}
+        provenance.save_json(path, {"command": command, "tried": dict(TALLY), "failed": session.testsfailed, **made_on})
 
 
 class Result(NamedTuple):
@@ -85,13 +86,12 @@ class Result(NamedTuple):
     def said(self, *words: str) -> "Result":
         """Nothing on standard error but one line, with these words."""
         assert self.err.count("\n") == 1 and self.err.endswith("\n") and "Traceback" not in self.err, self
-        for word in words:
-            assert str(word) in self.err, (word, self)
+        assert all(str(word) in self.err for word in words), (words, self)
         return self
 
 
 def same(one: checkpoint.Checkpoint, other: checkpoint.Checkpoint) -> bool:
-    """Whether two checkpoints hold bit for bit the same training; only its duration may differ."""
+    """Whether two checkpoints hold bit for bit the same training run; only its duration may differ."""
 
     def bits(saved):
         named = [(group, name, t) for group, tensors in checkpoint.groups(saved).items() for name, t in tensors.items()]
@@ -110,59 +110,51 @@ def contents(folder: Path) -> dict[Path, bytes]:
 @pytest.fixture(scope="session")
 def environment():
     """The environment of scripts: no network wherever the tests run, no foreign modules."""
-    unreachable = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https", "HTTP", "HTTPS")}
     kept = {key: value for key, value in os.environ.items() if key.lower() not in ("pythonpath", "no_proxy")}
+    unreachable = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     return {**kept, **unreachable, "PYTHONUTF8": "1"}
 
 
-def execute(environment, folder, script, *arguments, timeout=300, **options) -> Result:
+def execute(environment, folder, script, *arguments, **options) -> Result:
     """Run a script as a user does, in this folder, to its end."""
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 300, **options}
     command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    run = subprocess.run(command, cwd=folder, env=environment, encoding="utf-8", timeout=timeout, **options)
+    run = subprocess.run(command, cwd=folder, env=environment, encoding="utf-8", **options)
     return Result(run.returncode, run.stdout or "", run.stderr or "")
 
 
 @pytest.fixture
-def command(environment, tmp_path):
-    """Runs a script as a user does, in an empty folder, to its end."""
-    return functools.partial(execute, environment, tmp_path)
+def own_folders(monkeypatch, tmp_path):
+    """An empty folder of the test's own in place of the checkout's data/ and Record/; it is the current one, too."""
+    monkeypatch.setattr(utils, "DATA", tmp_path / "data")
+    monkeypatch.setattr(utils, "RECORD", tmp_path / "Record")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
-def call(environment, monkeypatch, tmp_path):
-    """Runs a script in this process, in an empty folder: all but starting Python is as in `command`."""
+def call(environment, monkeypatch, own_folders):
+    """Runs a script in this process: all but starting Python is as in `execute`."""
     for key in os.environ.keys() | environment.keys():
         monkeypatch.setenv(key, environment[key]) if key in environment else monkeypatch.delenv(key)
-    monkeypatch.chdir(tmp_path)
     return lambda script, *arguments: run_here(importlib.import_module(Path(script).stem).main, script, *arguments)
 
 
 @pytest.fixture
-def run_main(monkeypatch, tmp_path):
-    """Runs an experiment's or a tool's main, in this process, in a folder with nothing but the reference checkpoint."""
-    monkeypatch.chdir(tmp_path)
-    checkpoint.save(tmp_path / utils.RECORD / checkpoint.FILE, reference())
+def run_main(own_folders):
+    """Runs an experiment's or a tool's main, in this process, where nothing is shipped but the reference checkpoint."""
+    checkpoint.save(own_folders / "Record" / "reference" / checkpoint.FILE, reference())
     return lambda main, *arguments: run_here(main, "experiment.py", *arguments)
 
 
 def run_here(main, name, *arguments) -> Result:
     """Run the main of a script of this name in this process, to its end."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace") for _ in range(2))
-    before = signal.getsignal(signal.SIGTERM)
+    out, err, before = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
     argv = patch.object(sys, "argv", [name, *map(str, arguments)])
-    with argv, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            utils.run_script(main)
-        except SystemExit as stop:
-            status = stop.code or 0
-        except Exception:
-            traceback.print_exc()
-            status = 1
+    with argv, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
+        utils.run_script(main)
     signal.signal(signal.SIGTERM, before)
-    for stream in out, err:
-        stream.flush()
-    return Result(status, out.buffer.getvalue().decode(), err.buffer.getvalue().decode())
+    return Result(stop.value.code or 0, out.getvalue(), err.getvalue())
 
 
 load_dataset = datasets.load_dataset
@@ -174,19 +166,19 @@ def digits(subset):
     return [tensor[:100] for tensor in load_dataset("digits", None, subset)]
 
 
+def few() -> Data:
+    return Data("digits", digits("train"), digits("test"))
+
+
 def few_digits(name, data_dir, subset):
     """In the place of mnist.load_dataset: a few digits only."""
     return digits(subset) if name == "digits" else load_dataset(name, data_dir, subset)
 
 
 @functools.cache
-def reference() -> checkpoint.Checkpoint:
-    """The committed checkpoint, or where there is none, one of a moment's training."""
-    path = ROOT / utils.RECORD / checkpoint.FILE
-    if path.exists():
-        return checkpoint.load(path)
-    sets = [datasets.load_dataset("digits", ROOT / "data", subset) for subset in ("train", "test")]
-    return next(training.train(RECIPES["adam"].override(1, None, None), "digits", 0, *sets))
+def reference(recipe="") -> checkpoint.Checkpoint:
+    """The checkpoint shipped of the default recipe, or of another one."""
+    return checkpoint.load(REFERENCE / recipe / checkpoint.FILE)
 
 
 @pytest.fixture(scope="session", name="mnist")
@@ -203,18 +195,14 @@ def real_mnist():
 @pytest.fixture
 def tiny_mnist(tmp_path, monkeypatch):
     """A data folder with four archives in MNIST's form, of 600 training and 200 test images, that pass for MNIST."""
-    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw, random, table = tmp_path / "data" / "MNIST" / "raw", np.random.default_rng(0), {}
     raw.mkdir(parents=True)
-    random, table = np.random.default_rng(0), {}
     for subset, count in ("train", 600), ("test", 200):
-        labels = np.arange(count, dtype=np.uint8) % 10
         images = random.integers(0, 2, (count, 28, 28), np.uint8) * 255
-        idx = (
-            b"".join(number.to_bytes(4, "big") for number in (2051, count, 28, 28)) + images.tobytes(),
-            b"".join(number.to_bytes(4, "big") for number in (2049, count)) + labels.tobytes(),
-        )
-        table[subset] = []
-        for (name, *_), content in zip(datasets.MNIST[subset], idx):
+        labels, table[subset] = np.arange(count, dtype=np.uint8) % 10, []
+        files = (2051, count, 28, 28, images), (2049, count, labels)
+        for (name, *_), (*numbers, values) in zip(datasets.MNIST[subset], files):
+            content = b"".join(number.to_bytes(4, "big") for number in numbers) + values.tobytes()
             archive = gzip.compress(content, compresslevel=1, mtime=0)
             (raw / f"{name}.gz").write_bytes(archive)
             sums = [hashlib.md5(c, usedforsecurity=False).hexdigest() for c in (archive, content)]
@@ -229,11 +217,3 @@ def trained(environment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     flags = ("--dataset", "digits", "--epochs", 2, "--record-dir", folder)
     return folder, execute(environment, folder, "ClassifyTask_train.py", *flags).succeeded()
-
-
-@pytest.fixture(scope="session")
-def tested(trained, environment, tmp_path_factory):
-    """The folder of a copy of that run after its test, and what that printed."""
-    folder = shutil.copytree(trained[0], tmp_path_factory.mktemp("tested") / "run")
-    flags = ("--checkpoint", folder / checkpoint.FILE)
-    return folder, execute(environment, folder, "ClassifyTask_test.py", *flags).succeeded()

@@ -1,11 +1,11 @@
-"""The trained network for other programs: an ONNX file that takes grey levels and gives class scores.
+"""The trained network for other programs: an ONNX file that takes grey levels and gives logits.
 
 python -m tools.export_onnx             Record/LeNet5.onnx, checked against PyTorch; needs onnx and onnxruntime
 python -m tools.export_onnx --checkpoint Record/numbers/LeNet5.safetensors      Record/LeNet5-numbers.onnx
 
-Input "images": uint8 (N, 28, 28), 0 background to 255 ink, any N. Output "scores": float32 (N, 10), higher means more
-likely. For numbers the input is "lines", uint8 (N, 32, W) with any W from 34 on, and the scores are those of every
-place, (N, T, 11): see reader.sweep. pictures.prepare_line makes such a line.
+Input "images": uint8 (N, 28, 28), 0 background to 255 ink, any N. Output "logits": float32 (N, 10), higher means more
+likely. For numbers the input is "lines", uint8 (N, 32, W) with any W from 34 on, and the logits are those of every
+place, (N, T, 11): see sweep in reading/sweep.py. prepare_line in digits/preprocessing.py makes such a line.
 """
 
 import copy
@@ -17,54 +17,56 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import checkpoint
-import mnist
-import reader
 import utils
-from lines import sample_lines
-from model import BACKGROUND, LeNet5, Subsampling, TableConvolution, pad, scale
-from utils import UserError
+from digits import mnist
+from digits.lines import sample_lines
+from model import LeNet5, Subsampling, TableConvolution, normalize, pad
+from reading.sweep import sweep
+from tools import options
+from training import checkpoint
+from utils import UserError, shown
 
-TOLERANCE = 1e-4  # between onnxruntime's scores and PyTorch's
+LINES = 500  # that the network for numbers is checked on
+TOLERANCE = 1e-4  # between onnxruntime's logits and PyTorch's
 
 
 def main():
-    parser = utils.Parser(description=__doc__.splitlines()[0])
-    default = utils.RECORD / checkpoint.FILE
-    parser.add_argument("--checkpoint", type=Path, default=default, metavar="FILE", help=f"default: {default}")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="default: data")
-    args = parser.parse_args()
+    parser = options.parser(__doc__, "Record/LeNet5.onnx, or Record/LeNet5-numbers.onnx")
+    args = parser.share("--data-dir").parse_args()
     require_packages()
-    trained = checkpoint.load(args.checkpoint)
-    model = checkpoint.network(trained)
-    dataset = "mnist" if on_disk(args.data_dir) else "digits"
-    images, labels = mnist.load_dataset(dataset, args.data_dir, "test")  # (N, 28, 28), (N,)
-    if trained.recipe.loss == "ctc":
-        return export_numbers(model, images, labels)
-    path = utils.RECORD / "LeNet5.onnx"
+    trained = checkpoint.load(args.checkpoint or options.trained_networks(("default",), args.reference)[0])
+    on_disk = all(mnist.on_disk(args.data_dir, name) for name, *_ in mnist.MNIST["test"])
+    dataset = "mnist" if on_disk else "digits"
+    test_set = mnist.load_dataset(dataset, args.data_dir, "test")
+    write, name = (write_swept, "-numbers") if trained.recipe.reads_numbers else (write_classifier, "")
+    path = options.output_path(args, f"LeNet5{name}.onnx")
     with utils.whole_files(path) as folder:
-        export(Exported(model), folder / path.name)
-        scores = run(folder / path.name, images.numpy())
-        difference = compare(scores, utils.class_scores(model, pad(images)).numpy())
+        agreement = write(folder / path.name, checkpoint.network(trained), test_set)
         size = (folder / path.name).stat().st_size
     where = "MNIST's" if dataset == "mnist" else "scikit-learn's (MNIST is not on disk)"
-    print(f"{path}, {size:,} bytes, checked on {where} {len(labels):,} test digits: the same predictions,")
-    accuracy = (scores.argmax(1) == labels.numpy()).mean()
-    print(f"scores within {difference:.1e} of PyTorch's, accuracy {accuracy:.2%}")
+    print(f"{shown(path)}, {size:,} bytes, checked on {where} test digits: {agreement}")
 
 
-def export_numbers(model: LeNet5, images: Tensor, labels: Tensor):
-    """Write the network that is swept over lines, checked on lines of these digits."""
-    path = utils.RECORD / "LeNet5-numbers.onnx"
-    with utils.whole_files(path) as folder:
-        export(Swept(model), folder / path.name, "lines", torch.zeros(2, 32, 60, dtype=torch.uint8))
-        differences = []
-        for lines, _ in sample_lines((images, labels), 500, np.random.default_rng(0)):
-            with torch.inference_mode():
-                expected = reader.sweep(model, scale(lines)).numpy()
-            differences.append(compare(run(folder / path.name, lines.numpy(), "lines"), expected))
-        size = (folder / path.name).stat().st_size
-    print(f"{path}, {size:,} bytes, checked on 500 lines: scores within {max(differences):.1e} of PyTorch's")
+def write_classifier(path: Path, model: LeNet5, test_set: mnist.Digits) -> str:
+    """Write the network for single digits; how it compares with PyTorch's on these."""
+    images, labels = test_set
+    export(Exported(model), path)
+    logits = run(path, images.numpy())
+    difference = compare(logits, utils.class_logits(model, pad(images)).numpy())
+    accuracy = (logits.argmax(1) == labels.numpy()).mean()
+    what = f"the same predictions of all {len(labels):,}"
+    return f"{what},\nlogits within {difference:.1e} of PyTorch's, accuracy {accuracy:.2%}"
+
+
+def write_swept(path: Path, model: LeNet5, test_set: mnist.Digits) -> str:
+    """Write the network that is swept over lines; how it compares with PyTorch's on lines of these digits."""
+    export(Swept(model), path, "lines", torch.zeros(2, 32, 60, dtype=torch.uint8))
+    differences = []
+    for lines, _ in sample_lines(test_set, LINES, np.random.default_rng(0)):
+        with torch.inference_mode():
+            expected = sweep(model, normalize(lines)).numpy()
+        differences.append(compare(run(path, lines.numpy(), "lines"), expected))
+    return f"on {LINES} lines,\nlogits within {max(differences):.1e} of PyTorch's"
 
 
 def require_packages():
@@ -79,28 +81,22 @@ def require_packages():
         raise UserError(f"{' and '.join(missing)} not installed; pip install {' '.join(missing)}")
 
 
-def on_disk(data_dir: Path) -> bool:
-    """Whether MNIST's test set need not be fetched."""
-    raw = data_dir / "MNIST" / "raw"
-    return all(any((raw / f"{name}{end}").is_file() for end in ("", ".gz")) for name, *_ in mnist.MNIST["test"])
-
-
 class Exported(nn.Module):
-    """LeNet5 from grey levels on: uint8 (N, 28, 28) -> scores (N, 10)."""
+    """LeNet5 from grey levels on: uint8 (N, 28, 28) -> logits (N, 10)."""
 
     def __init__(self, model: LeNet5):
         super().__init__()
         self.model = of_known_layers(model)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model(F.pad(scale(images), (2, 2, 2, 2), value=BACKGROUND))
+        return self.model(normalize(pad(images)))
 
 
 class Swept(Exported):
-    """LeNet5 swept over lines: uint8 (N, 32, W) -> scores (N, T, 11)."""
+    """LeNet5 swept over lines: uint8 (N, 32, W) -> logits (N, T, 11)."""
 
     def forward(self, lines: Tensor) -> Tensor:
-        return reader.sweep(self.model, scale(lines))
+        return sweep(self.model, normalize(lines))
 
 
 def of_known_layers(model: LeNet5) -> LeNet5:
@@ -142,8 +138,8 @@ def export(exported: Exported, path: Path, name: str = "images", example: Tensor
     import onnx
 
     example = torch.zeros(2, 28, 28, dtype=torch.uint8) if example is None else example
-    axes = {"images": {name: {0: "N"}}, "lines": {name: {0: "N", 2: "W"}, "scores": {0: "N", 1: "T"}}}[name]
-    names = {"input_names": [name], "output_names": ["scores"], "dynamic_axes": axes}
+    axes = {"images": {name: {0: "N"}}, "lines": {name: {0: "N", 2: "W"}, "logits": {0: "N", 1: "T"}}}[name]
+    names = {"input_names": [name], "output_names": ["logits"], "dynamic_axes": axes}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that this exporter will be replaced by a newer one
         torch.onnx.export(exported.eval(), (example,), str(path), dynamo=False, opset_version=17, **names)
@@ -151,20 +147,20 @@ def export(exported: Exported, path: Path, name: str = "images", example: Tensor
 
 
 def run(path: Path, images: np.ndarray, name: str = "images") -> np.ndarray:
-    """The scores that an ONNX file gives images uint8 (N, 28, 28), or lines (N, 32, W)."""
+    """The logits that an ONNX file gives images uint8 (N, 28, 28), or lines (N, 32, W)."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     parts = np.array_split(images, max(1, len(images) // 1000))
-    return np.concatenate([session.run(["scores"], {name: part})[0] for part in parts])
+    return np.concatenate([session.run(["logits"], {name: part})[0] for part in parts])
 
 
-def compare(scores: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference of scores (N, ..., C); raises UserError if it is too large, or if a prediction differs."""
-    difference = float(np.abs(scores - expected).max())
-    if not difference < TOLERANCE or (scores.argmax(-1) != expected.argmax(-1)).any():
+def compare(logits: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference of logits (N, ..., C); raises UserError if it is too large, or if a prediction differs."""
+    difference = float(np.abs(logits - expected).max())
+    if not difference < TOLERANCE or (logits.argmax(-1) != expected.argmax(-1)).any():
         raise UserError(
-            f"onnxruntime's scores differ from PyTorch's by {difference:.1e}; nothing was written; try other versions"
+            f"onnxruntime's logits differ from PyTorch's by {difference:.1e}; nothing was written; try other versions"
         )
     return difference
 

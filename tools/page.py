@@ -1,6 +1,6 @@
 """A page to draw on: the trained network in one file that any browser opens, without network or server.
 
-python -m tools.page                    Record/demo.html
+python -m tools.page                    Record/demo.html, of your own runs, or of the networks shipped
 python -m tools.page --screenshot       and Record/demo.png, a picture of it; needs selenium and Chromium
 """
 
@@ -11,16 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import checkpoint
-import mnist
-import reader
 import utils
-from checkpoint import Checkpoint
+from digits import mnist
+from digits.preprocessing import prepare
 from model import TABLE_I, LeNet5, pad
-from pictures import prepare
-from recipes import record_dir
+from tools import options
 from tools.browser import chromium, draw_stroke, resize
-from utils import UserError
+from training import checkpoint
+from training.checkpoint import Checkpoint
+from utils import UserError, shown
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 FIRST = 3  # the sample that the page opens with
@@ -46,34 +45,34 @@ TWO = (
 
 
 def main():
-    parser = utils.Parser(description=__doc__.splitlines()[0])
-    default = utils.RECORD / checkpoint.FILE
-    parser.add_argument("--checkpoint", type=Path, default=default, metavar="FILE", help=f"default: {default}")
+    parser = options.parser(__doc__, "Record/demo.html")
     parser.add_argument("--screenshot", action="store_true", help="take a picture of the page, too")
     args = parser.parse_args()
-    path = utils.RECORD / "demo.html"
-    of_numbers = record_dir(reader.RECIPE, "mnist") / checkpoint.FILE
-    numbers = checkpoint.load(of_numbers) if of_numbers.exists() else None
-    page = make_page(checkpoint.load(args.checkpoint), numbers)
+    path = options.output_path(args, "demo.html")
+    recipes = ("numbers",) if args.checkpoint else ("numbers", "default")
+    of_numbers, *of_digits = options.trained_networks(recipes, args.reference)
+    trained = checkpoint.load(args.checkpoint or of_digits[0])
+    page = make_page(trained, checkpoint.load(of_numbers) if of_numbers.exists() else None)
     with utils.whole_files(path) as folder:
         (folder / path.name).write_text(page, encoding="utf-8", newline="\n")
-    print(f"{path}, {len(page.encode()):,} bytes: open it in a browser")
+    print(f"{shown(path)}, {len(page.encode()):,} bytes: open it in a browser")
     if args.screenshot:
         picture = path.with_suffix(".png")
         with utils.whole_files(picture) as folder, chromium() as driver:
             take_screenshot(driver, path, folder / picture.name)
-        print(picture)
+        print(shown(picture))
 
 
 def make_page(trained: Checkpoint, numbers: Checkpoint | None = None) -> str:
-    """The page, as HTML, that holds a checkpoint's reported weights, and those of reader.py's to read numbers.
+    """The page, as HTML, with the network of a checkpoint, and that of another one that reads numbers.
 
     Raises UserError for another network than the default one, whose activation alone may be "relu".
     """
-    activation = trained.recipe.network.get("activation", "squash")
-    if trained.recipe.network.keys() - {"activation"} or activation not in ("squash", "relu"):
-        options = ", ".join(f"{name}={value!r}" for name, value in trained.recipe.network.items())
-        raise UserError(f"the page shows the default network only, also with activation='relu'; not LeNet5({options})")
+    arguments = trained.recipe.model_arguments
+    activation = arguments.get("activation", "squash")
+    if arguments.keys() - {"activation"} or activation not in ("squash", "relu"):
+        given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        raise UserError(f"the page shows the default network only, also with activation='relu'; not LeNet5({given})")
     network = checkpoint.network(trained)
     content = {
         "activation": activation,
@@ -96,15 +95,19 @@ def encode(array: np.ndarray) -> str:
 
 
 def sample_digits(network: LeNet5) -> list[np.ndarray]:
-    """One of scikit-learn's test digits for each class, the first that the network reads correctly: uint8 (28, 28).
+    """One of scikit-learn's test digits for each class, the first classified correctly: uint8 (28, 28).
 
-    Of a class that the network never reads correctly, it is the first digit.
+    Of a class with none that is, it is the first digit.
     """
-    images, labels = mnist.load_dataset("digits", Path("data"), "test")  # (360, 28, 28), (360,)
-    prepared = torch.stack([torch.from_numpy(prepare(image.numpy())) for image in images])
-    correct = utils.class_scores(network, pad(prepared)).argmax(1) == labels
-    best = [((labels == digit) * (1 + correct.int())).argmax() for digit in range(10)]
-    return [images[i].numpy() for i in best]
+    images, labels = mnist.load_dataset("digits", utils.DATA, "test")  # (360, 28, 28), (360,)
+    first, correct = {}, {}
+    for image, label in zip(images.numpy(), labels.tolist()):
+        if label not in correct:
+            first.setdefault(label, image)
+            prepared = torch.from_numpy(prepare(image))[None]
+            if utils.class_logits(network, pad(prepared)).argmax() == label:
+                correct[label] = image
+    return [(first | correct)[label] for label in range(10)]
 
 
 def source(trained: Checkpoint) -> str:
@@ -114,11 +117,12 @@ def source(trained: Checkpoint) -> str:
         "mnist": "MNIST’s 10,000 test digits",
         "digits": "scikit-learn’s 360 test digits, NOT MNIST",
     }[trained.dataset]
-    relu = ", ReLU in place of the activation of 1998," if trained.recipe.network.get("activation") == "relu" else ""
+    activation = trained.recipe.model_arguments.get("activation")
+    relu = ", ReLU in place of the activation of 1998," if activation == "relu" else ""
     return (
-        f"The network has 60,850 trained parameters{relu} and reads {share} of {tested} correctly. A drawing is "
+        f"The network has 60,850 trained parameters{relu} and classifies {share} of {tested} correctly. A drawing is "
         "prepared as MNIST’s digits were: its ink is found, cropped, fitted into 20×20 pixels and centred by its "
-        "centre of mass. Below each class stands its score, above it softmax’s probability. Everything is computed in "
+        "centre of mass. Below each class stands its logit, above it softmax’s probability. Everything is computed in "
         "this page; nothing is sent. The sample digits are scikit-learn’s."
     )
 

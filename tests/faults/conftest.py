@@ -16,48 +16,41 @@ import torch
 from conftest import ROOT, Result, digits, few_digits, run_here
 from PIL import Image
 
-import checkpoint
 import ClassifyTask_test
-import diagrams
-import mnist as datasets
-
-if sys.platform != "win32":
-    import resource
-
-POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs processes that are forked and killed as in POSIX")
+import utils
+from digits import mnist as datasets
+from figures import diagrams
+from reading import ctc
+from training import checkpoint
+from training.checkpoint import FILE
 
 TRAIN, TEST, PREDICT = (f"ClassifyTask_{name}.py" for name in ("train", "test", "predict"))
 DIGITS = ("--dataset", "digits")
-FILE = checkpoint.FILE
-EPOCHS = 5
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs processes that are forked and killed as in POSIX")
+CONTEXT = multiprocessing.get_context(None if sys.platform == "win32" else "forkserver")
 
 
 def perform(connection, folder, hinder, script, arguments):
     """What a child does: say that it begins, run the script, and send what came of it."""
     os.chdir(folder)
+    utils.RECORD = folder / "Record"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore Ctrl-C
-    datasets.load_dataset = few_digits
+    datasets.load_dataset, ctc.TEST_LINES = few_digits, 30
     hinder()
     connection.send("begun")
-    main = importlib.import_module(Path(script).stem).main
-    connection.send(run_here(main, script, *arguments))
-
-
-def nothing():
-    pass
+    connection.send(run_here(importlib.import_module(Path(script).stem).main, script, *arguments))
 
 
 class Child:
-    """A process of its own that runs a script in a folder."""
+    """A process of its own that runs a script in a folder; `hinder` is called in it first."""
 
-    def __init__(self, context, folder, script, *arguments, hinder=nothing):
-        self.connection, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=perform, args=(theirs, folder, hinder, script, arguments), daemon=True)
+    def __init__(self, folder, script, *arguments, hinder=bool):
+        self.connection, theirs = CONTEXT.Pipe(duplex=False)
+        self.process = CONTEXT.Process(target=perform, args=(theirs, folder, hinder, script, arguments), daemon=True)
         self.process.start()
         theirs.close()
-        if self.connection.poll(60):
-            with contextlib.suppress(EOFError):
-                self.connection.recv()
+        with contextlib.suppress(EOFError):
+            assert not self.connection.poll(60) or self.connection.recv() == "begun"
 
     def send(self, number):
         with contextlib.suppress(ProcessLookupError):  # it may have ended
@@ -65,39 +58,22 @@ class Child:
 
     def end(self) -> Result:
         """What came of it; of a killed one, minus the signal as the status."""
-        try:
-            assert self.connection.poll(600), "it does not end"
+        assert self.connection.poll(600), "it does not end"
+        result = None
+        with contextlib.suppress(EOFError):
             result = self.connection.recv()
-        except EOFError:
-            result = None
         self.process.join()
         return result or Result(self.process.exitcode, "", "")
 
 
-@pytest.fixture(scope="session")
-def forkserver(environment, trained):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["faults.warm"])
-    with pytest.MonkeyPatch.context() as patch:
-        paths = os.pathsep.join(map(str, (ROOT, Path(__file__).parents[1])))
-        for key, value in {**environment, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}.items():
-            patch.setenv(key, value)
-        process = context.Process(target=nothing)
-        process.start()
-        process.join()
-    return context
-
-
 @pytest.fixture
-def child(forkserver, tmp_path):
-    """Starts a child in an empty folder."""
+def child(environment, tmp_path, monkeypatch):
+    """Starts a child in an empty folder; the process that it is forked from starts with the first one."""
+    CONTEXT.set_forkserver_preload(["faults.warm"])
+    for key, value in {**environment, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}.items():
+        monkeypatch.setenv(key, value)
     children = []
-
-    def child(script, *arguments, hinder=nothing):
-        children.append(Child(forkserver, tmp_path, script, *arguments, hinder=hinder))
-        return children[-1]
-
-    yield child
+    yield lambda *script, **hinder: children.append(Child(tmp_path, *script, **hinder)) or children[-1]
     for each in children:
         each.process.kill()
         each.process.join()
@@ -107,12 +83,12 @@ def child(forkserver, tmp_path):
 def here(call, monkeypatch):
     """Runs a script in this process, in an empty folder, on few digits and without figures."""
     monkeypatch.setattr(datasets, "load_dataset", few_digits)
-    monkeypatch.setattr(ClassifyTask_test, "draw", lambda *arguments: None)
+    monkeypatch.setattr(ClassifyTask_test, "draw_digits", lambda *arguments: None)
     monkeypatch.setattr(diagrams, "layer_states", lambda path, *content: path.write_bytes(b"a figure"))
     return call
 
 
-def write_picture(path):
+def write_image(path):
     """A digit, dark on light."""
     Image.fromarray(255 - digits("test")[0][0].numpy()).resize((112, 112)).save(path)
 
@@ -126,9 +102,6 @@ def begun(child, tmp_path):
     return path
 
 
-# ---------------------------------------------------------------------------------------------- hindrances
-
-
 def stop_after(epoch):
     save = checkpoint.save
 
@@ -140,44 +113,32 @@ def stop_after(epoch):
     checkpoint.save = save_and_stop
 
 
-def at_moment(number, act):
-    """Do something at a moment of the writing: before, within or after one of its steps, counted over all files."""
-    moments = itertools.count(1)
+def before_each_step_of_writing(act):
+    """Have act called before a folder is made, half a file written, a file flushed or put in its place."""
 
-    def moment():
-        if next(moments) == number:
-            act()
-
-    def stepwise(function):
-        def step(*arguments, **options):
-            moment()
-            return function(*arguments, **options)
-
-        return step
+    def hindered(function):
+        return lambda *arguments, **options: (act(), function(*arguments, **options))[1]
 
     def write_bytes(path, content):
-        half = len(content) // 2
-        with open(path, "wb") as file:
-            for part in content[:half], content[half:]:
-                moment()
-                file.write(part)
-                file.flush()
+        with open(path, "wb", buffering=0) as file:
+            for part in content[: len(content) // 2], content[len(content) // 2 :]:
+                hindered(file.write)(part)
 
     Path.write_bytes = write_bytes
     for name in "mkdir", "fsync", "replace":
-        setattr(os, name, stepwise(getattr(os, name)))
+        setattr(os, name, hindered(getattr(os, name)))
+
+
+def at_moment(number, act):
+    """Do something at a moment of the writing; the moments are counted over all files."""
+    moments = itertools.count(1)
+    before_each_step_of_writing(lambda: next(moments) == number and act())
 
 
 def slow_disk(seconds, threads=1):
-    """So that most of the time goes into writing; with two threads, one of them makes the pictures."""
+    """So that most of the time goes into writing; with two threads, one of them makes the images."""
     torch.set_num_threads(threads)
-
-    def slowly(function, *arguments, **options):
-        time.sleep(seconds)
-        return function(*arguments, **options)
-
-    for name in "mkdir", "fsync", "replace":
-        setattr(os, name, partial(slowly, getattr(os, name)))
+    before_each_step_of_writing(partial(time.sleep, seconds))
 
 
 def fail(code):
@@ -185,4 +146,6 @@ def fail(code):
 
 
 def limit_file_size(most):
+    import resource  # only POSIX has it
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))

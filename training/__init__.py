@@ -1,0 +1,1 @@
+"""Training: recipes, the loop and what it changes, the ways to take a step, checkpoints."""
