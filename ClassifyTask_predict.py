@@ -94,23 +94,23 @@ def load_networks(args, device: torch.device) -> tuple[LeNet5 | None, LeNet5 | N
             raise UserError(f"{shown(args.checkpoint)} reads {kind}; leave {flag} out, or name another --checkpoint")
         network = checkpoint.network(found).to(device)
         return (None, network) if of_numbers else (network, None)
-    digits, numbers = (find_network(name, args.record_dir) for name in ("default", "numbers"))
+    digits, numbers = (find_network(name, args) for name in ("default", "numbers"))
     if args.record_dir and not args.number and not numbers.exists():
         numbers = None  # a record folder that has no network for numbers is one for digits
     chosen = None if args.number else digits, None if args.digit else numbers
     shipped = [shown(path) for path in chosen if path and utils.RECORD / utils.REFERENCE in path.parents]
-    if shipped and not args.csv:
+    if shipped and not args.csv and not args.reference:
         networks = "networks" if len(shipped) > 1 else "network"
         print(f"no training run of yours: read by the {networks} shipped, {', '.join(shipped)}")
     return tuple(path and checkpoint.load_network(path).to(device) for path in chosen)
 
 
-def find_network(recipe: str, folder: Path | None) -> Path:
+def find_network(recipe: str, args) -> Path:
     """The checkpoint of the user's own run of a recipe, else the one shipped; in a record folder, if one is named."""
     own, shipped = (record_dir(RECIPES[recipe], "mnist", reference) / checkpoint.FILE for reference in (False, True))
-    if folder:
-        return folder / own.relative_to(utils.RECORD)
-    return shipped if shipped.exists() and not own.exists() else own
+    if args.record_dir:
+        return args.record_dir / own.relative_to(utils.RECORD)
+    return shipped if args.reference or (shipped.exists() and not own.exists()) else own
 
 
 def read(grey: np.ndarray, digits: LeNet5 | None, numbers: LeNet5 | None) -> Answer:

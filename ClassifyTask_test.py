@@ -72,7 +72,10 @@ def parse_arguments():
 def find_checkpoint(args) -> tuple[Path, Path]:
     """The checkpoint to test, and the folder for its figures: without a run of one's own, the one shipped."""
     if args.checkpoint:
-        return args.checkpoint, args.record_dir or args.checkpoint.parent
+        folder, shipped = args.checkpoint.resolve().parent, utils.RECORD / utils.REFERENCE
+        if folder.is_relative_to(shipped) and not args.reference:  # what is shipped stays as it is
+            folder = utils.RECORD / folder.relative_to(shipped)
+        return args.checkpoint, args.record_dir or folder
     dataset = mnist.find_dataset(args.dataset, args.data_dir)
     recipe = RECIPES[args.recipe].override(augment=args.augment)
     folder = args.record_dir or record_dir(recipe, dataset, args.reference)
@@ -81,7 +84,8 @@ def find_checkpoint(args) -> tuple[Path, Path]:
         print(f"no training run of yours in {shown(folder)}: this is the network shipped, {shown(shipped)}")
         path = shipped
     if not path.exists():
-        flags = f"--recipe {args.recipe} --dataset {dataset}"
+        flags = f"--recipe {args.recipe} --dataset {dataset}" + " --augment" * (args.augment is True)
+        flags += " --no-augment" * (args.augment is False)
         raise UserError(
             f"no checkpoint at {shown(path)}; train with ClassifyTask_train.py {flags}, or name --checkpoint"
         )

@@ -40,7 +40,7 @@ def main():
                 print(f"{shown(path)} has finished its {recipe.epochs} epochs; nothing is left to do.")
                 return
         data = mnist.load(dataset, args.data_dir, device)
-        initial = None if found else initial_network(recipe, dataset, args.initial)
+        initial = None if found else initial_network(recipe, dataset, args)
         print(f"LeNet-5 on {dataset}, recipe {recipe.name}, seed {seed}, device {device}")
         count = len(data.train[1])
         whole, done = recipe.epochs * count, found.epoch * count if found else 0
@@ -98,18 +98,19 @@ def require_agreement(found: Checkpoint, path: Path, args):
         raise UserError(f"{shown(path)} goes on with its own weights; leave --initial out, or --resume to start anew")
 
 
-def initial_network(recipe: Recipe, dataset: str, path: Path | None) -> LeNet5 | None:
+def initial_network(recipe: Recipe, dataset: str, args) -> LeNet5 | None:
     """The network whose weights a run starts from: for numbers a trained one for digits, else none.
 
     Raises UserError if the file named has another network, or if one is named for another recipe.
     """
+    path = args.initial
     if not recipe.reads_numbers:
         if path:
             raise UserError(f"--initial is for --recipe numbers; leave it out with --recipe {recipe.name}")
         return None
     best = RECIPES["best"]
     own, shipped = (record_dir(best, dataset, reference) / checkpoint.FILE for reference in (False, True))
-    path = path or (shipped if shipped.exists() and not own.exists() else own)
+    path = path or (shipped if args.reference or shipped.exists() and not own.exists() else own)
     if not path.exists():
         make = f"python ClassifyTask_train.py --recipe best --dataset {dataset}"
         raise UserError(f"no digit network at {shown(path)}; make it with {make}, or name one with --initial")

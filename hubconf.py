@@ -38,7 +38,8 @@ def reduce_network(network, protocol):
 
 def restored(arguments, state_dict, training):
     """A network as it was pickled; for pickle's use."""
-    network = make(arguments).to(next(iter(state_dict.values())).device)
+    first = next(iter(state_dict.values()))
+    network = make(arguments).to(first.device, first.dtype)
     network.load_state_dict(state_dict)
     return network.train(training)
 

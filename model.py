@@ -71,7 +71,7 @@ def normalize(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
     W is 32, or more for a line of digits. Raises ValueError unless the images are uint8 and have this shape.
     """
-    if images.dtype != torch.uint8 or images.ndim != 3 or images.shape[1] != 32:
+    if images.dtype != torch.uint8 or images.ndim != 3 or images.shape[1] != 32 or images.shape[2] < 32:
         raise ValueError(not_images("uint8 (N, 32, W)", images))
     return images.to(dtype).mul_((INK - BACKGROUND) / 255).add_(BACKGROUND).unsqueeze(1)
 

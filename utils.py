@@ -228,7 +228,7 @@ def replace(file: Path, place: Path):
 
 
 @contextmanager
-def sole_writer(path: Path):
+def sole_writer(path: Path, advice: str = "or name another folder with --record-dir"):
     """Be the one process that writes path, and what belongs to it; raises UserError while another one is.
 
     The lock is the operating system's and ends with the process, however that ends.
@@ -248,8 +248,7 @@ def sole_writer(path: Path):
             if not os.fstat(file.fileno()).st_nlink:  # its holder has just ended and removed it
                 raise BlockingIOError
         except (BlockingIOError, PermissionError):
-            what = f"another process is writing {shown(path)}; wait for its end, or name another folder with"
-            raise UserError(f"{what} --record-dir") from None
+            raise UserError(f"another process is writing {shown(path)}; wait for its end, {advice}") from None
         except OSError:  # a file system without locks
             pass
         try:

@@ -169,7 +169,7 @@ def parse(name: str, experiment: Experiment, words: list[str]) -> tuple[Context,
     seeds = getattr(args, "seeds", None) or experiment.seeds[: 1 if args.tiny else None]
     most = tuple(variant for variant in experiment.variants if variant not in experiment.optional)
     variants = getattr(args, "variants", None) or most
-    device = utils.pick_device(args.device).type if experiment.device else "cpu"
+    device = str(utils.pick_device(args.device)) if experiment.device else "cpu"
     dataset = "digits" if args.tiny else "mnist"
     if experiment.data:
         mnist.find_dataset(dataset, args.data_dir)
@@ -193,6 +193,11 @@ def run(experiment: Experiment, name: str, words: list[str]):
     context, jobs = parse(name, experiment, words)
     if notice := experiment.notice(context):
         print(notice)
+    with utils.sole_writer(context.folder / f"{name}.json", "then give the command again"):
+        make(experiment, context, jobs)
+
+
+def make(experiment: Experiment, context: Context, jobs: int):
     study = Study(context, experiment)
     while experiment.tasks and (missing := study.missing()):
         announce(experiment, context, missing, jobs)
@@ -203,7 +208,9 @@ def run(experiment: Experiment, name: str, words: list[str]):
         provenance.save_json(study.path, content)  # a summary may have other results in it, which have changed
     study.path.parent.mkdir(parents=True, exist_ok=True)
     experiment.draw(context, content, study.path.with_suffix(".png"))
-    report(name, experiment.tables(content), study.path, beside_reference=not (context.reference or context.tiny))
+    report(
+        context.name, experiment.tables(content), study.path, beside_reference=not (context.reference or context.tiny)
+    )
 
 
 class Study:
@@ -219,7 +226,8 @@ class Study:
         self.runs, self.modules = [], {}
         if experiment.tasks and self.path.exists():
             found = read(self.path)
-            self.runs, self.modules = found["runs"], found.get("modules", {})
+            self.runs = [run for run in found["runs"] if run.get("passed", True)]  # what failed is tried again
+            self.modules = found.get("modules", {})
             other = [key for key, value in self.facts.items() if found.get(key) != value]
             if self.runs and other:
                 what = f"{shown(self.path)} holds runs with other {', '.join(other)} than now"
@@ -236,7 +244,7 @@ class Study:
         with tqdm(total=len(tasks), unit="run", disable=None) as bar:
             for task, (result, modules) in (one_by_one if 1 in (jobs, len(tasks)) else side_by_side)(tasks, work, jobs):
                 self.runs.append(json.loads(json.dumps({**task, **result})))
-                self.modules |= modules
+                self.modules = modules | self.modules  # the first digest stays: what it gave is still in the file
                 provenance.save_json(self.path, self.content())
                 bar.update()
 

@@ -83,7 +83,7 @@ def whole_command(context: Context) -> float:
 
 def summarize(context: Context, runs: list[dict]) -> dict:
     grouped = results.group(runs)
-    found = {"machine": cpu()}
+    found = {}
     if own := grouped.get("fast"):
         seconds = [run["seconds"] for run in own]
         found["fast"] = {"seeds": len(own), **results.mean_and_deviation(own), "seconds": statistics.mean(seconds)}
@@ -130,5 +130,13 @@ def draw(context: Context, content: dict, path: Path):
 
 
 EXPERIMENT = Experiment(
-    tables=tables, summarize=summarize, tasks=tasks, measure=measure, draw=draw, seeds=SEEDS, seconds=4, alone=True
+    tables=tables,
+    summarize=summarize,
+    tasks=tasks,
+    measure=measure,
+    draw=draw,
+    seeds=SEEDS,
+    seconds=4,
+    alone=True,
+    facts=lambda context: {"machine": cpu()},
 )

@@ -11,7 +11,6 @@ An experiment draws its own in the same style:
         plots.save(figure, path)
 """
 
-import os
 from pathlib import Path
 
 import matplotlib
@@ -22,6 +21,8 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from utils import whole_files
 
 # Okabe and Ito's colours, which colour-blind readers tell apart too.
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
@@ -103,12 +104,8 @@ def draw_fitted(axes: Axes, image: np.ndarray, title: str, left: float, top: flo
 
 def save(figure: Figure, path: Path):
     """Write a figure as PNG, whole or not at all: after an error (OSError) an older file is as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png", metadata={"Software": None})  # same data, same bytes
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_files(path) as folder:
+        figure.savefig(folder / path.name, format="png", metadata={"Software": None})  # same data, same bytes
 
 
 TICKS = (0, 50, 80, 90, 95, 97, 98, 99, 99.5, 100)  # %, of the axis of accuracy

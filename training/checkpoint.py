@@ -60,7 +60,7 @@ def network(checkpoint: Checkpoint, last: bool = False) -> LeNet5:
 
 def load_network(path: Path) -> LeNet5:
     """The trained network of a checkpoint's file, on the CPU. Raises UserError as `load` does."""
-    return network(load(path))
+    return network(load(Path(path)))
 
 
 def save(path: Path, checkpoint: Checkpoint):

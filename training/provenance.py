@@ -20,7 +20,7 @@ from utils import ROOT, whole_files
 
 def save_json(path: Path, content: dict):
     """Write a file of figures, whole or not at all, with the digests of the project's modules that have run."""
-    content = {**content, "modules": content.get("modules", {}) | module_digests()}
+    content = {**content, "modules": module_digests() | content.get("modules", {})}
     with whole_files(path) as folder:
         (folder / path.name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -42,8 +42,9 @@ def versions(device: torch.device | None = None) -> dict[str, str]:
 
 def module_digests() -> dict[str, str]:
     """Of each module of this project that has been imported, by its path: what `source_digest` makes of it."""
-    files = {Path(module.__file__) for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
-    own = [file for file in files if file.suffix == ".py" and ROOT in file.parents and ".venv" not in file.parts]
+    named = [module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None)]
+    files = {Path(name).resolve() for name in named if name.endswith(".py") and Path(name).is_file()}
+    own = [file for file in files if ROOT in file.parents and "site-packages" not in file.parts]
     names = {file.relative_to(ROOT).as_posix(): file for file in own}
     return {name: source_digest(names[name]) for name in sorted(names) if not name.startswith("tests/")}
 

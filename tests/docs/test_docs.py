@@ -180,7 +180,7 @@ def test_messages_are_those_that_are_printed():
     source = re.sub(r"\"\s+f?\"", "", "\n".join(file.read_text(encoding="utf-8") for file in files))
     for cell in re.findall(r"^\| (`.*?) \| ", PAGES["docs/troubleshooting.md"], re.M):
         for message in re.findall(r"`([^`]+)`", cell):
-            if not message.startswith(("--resume", "ensurepip", "operator torchvision")):
+            if not message.startswith(("--resume", "ensurepip", ".venv", "operator torchvision")):
                 parts = [part.strip(" .:;,") for part in re.split(r"…|\(.*?\)|\d+|[,;]", message)]
                 assert [part for part in parts if part not in source] == []
 

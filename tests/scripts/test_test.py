@@ -98,6 +98,7 @@ def test_without_a_run_of_ones_own_the_network_shipped_is_tested(call, tiny_mnis
     checkpoint.save(shipped / FILE, replace(reference(), seed=1))
     said = f"no training run of yours in Record: this is the network shipped, Record/reference/{FILE}\n"
     assert call(*flags).succeeded().out.startswith(said)
+    call(*flags, "--checkpoint", shipped / FILE).succeeded()
     assert metrics_in(record)["seed"] == 1 and files(shipped) == {FILE}
     call(*flags, "--record-dir", "empty").refused(f"no checkpoint at empty/{FILE}")
     checkpoint.save(record / FILE, replace(reference(), seed=2))
