@@ -11,6 +11,7 @@ dark. Only digits are read.
 
 import csv
 import glob
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,7 @@ def main() -> int:
 
 
 def parse_arguments():
-    parser = utils.Parser(description=__doc__.splitlines()[0])
+    parser = utils.Parser(description=utils.first_line(__doc__))
     what = "an image file with one digit in it, or with one line of digits"
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help=what)
     kind = parser.add_mutually_exclusive_group()
@@ -156,7 +157,7 @@ def read_number(grey: np.ndarray, model: LeNet5) -> Answer:
 
 def expanded(path: Path) -> list[Path]:
     """The files that a pattern such as *.png means: the command line of Windows leaves that to the program."""
-    return [path] if path.exists() else [Path(found) for found in sorted(glob.glob(str(path)))] or [path]
+    return [path] if os.path.exists(path) else [Path(found) for found in sorted(glob.glob(str(path)))] or [path]
 
 
 def printable(path: Path) -> str:

@@ -56,7 +56,7 @@ def main():
 
 
 def parse_arguments():
-    parser = utils.Parser(description=__doc__.splitlines()[0])
+    parser = utils.Parser(description=utils.first_line(__doc__))
     what = f"default: {checkpoint.FILE} in the record folder, else the one shipped"
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=what)
     what = "the moving average or those of the last step; default: the average, where there is one"
@@ -77,7 +77,10 @@ def find_checkpoint(args) -> tuple[Path, Path]:
             folder = utils.RECORD / folder.relative_to(shipped)
         return args.checkpoint, args.record_dir or folder
     dataset = mnist.find_dataset(args.dataset, args.data_dir)
-    recipe = RECIPES[args.recipe].override(augment=args.augment)
+    try:
+        recipe = RECIPES[args.recipe].override(augment=args.augment)
+    except ValueError as error:
+        raise UserError(f"{error}; leave the flag out") from None
     folder = args.record_dir or record_dir(recipe, dataset, args.reference)
     path, shipped = folder / checkpoint.FILE, record_dir(recipe, dataset, reference=True) / checkpoint.FILE
     if not args.record_dir and not path.exists() and shipped.exists():

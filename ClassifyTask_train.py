@@ -61,7 +61,7 @@ def override(recipe: Recipe, args) -> Recipe:
 
 
 def parse_arguments():
-    parser = utils.Parser(description=__doc__.splitlines()[0])
+    parser = utils.Parser(description=utils.first_line(__doc__))
     what = "of today, the most accurate one found, the fastest, as published, or for whole numbers"
     parser.add_argument("--recipe", choices=RECIPES, help=f"{what}; default: default")
     parser.share("--dataset", "--data-dir", "--record-dir", "--reference", "--device", "--augment")

@@ -132,6 +132,11 @@ class Parser(argparse.ArgumentParser):
         return self
 
 
+def first_line(docstring: str | None) -> str:
+    """What a script is for; nothing under -OO, which leaves docstrings out."""
+    return (docstring or "").partition("\n")[0]
+
+
 def positive(kind: type, most: int = 100_000) -> Callable[[str], float]:
     """An argparse type: a number above 0."""
 
@@ -233,6 +238,7 @@ def sole_writer(path: Path, advice: str = "or name another folder with --record-
 
     The lock is the operating system's and ends with the process, however that ends.
     """
+    new_folder = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
     with open(lock, "a") as file:
@@ -258,7 +264,8 @@ def sole_writer(path: Path, advice: str = "or name another folder with --record-
             remove_unfinished(path)
             with suppress(OSError):
                 lock.unlink()
-                path.parent.rmdir()  # if nothing was written
+                if new_folder:
+                    path.parent.rmdir()  # if nothing was written
 
 
 def remove_unfinished(path: Path):
@@ -316,7 +323,8 @@ def run_script(main: Callable[[], int | None], go_on: str = "a training run goes
     finally:
         sys.unraisablehook = hook
     try:
-        sys.stdout.flush()
+        if sys.stdout:  # a daemon may have none
+            sys.stdout.flush()
     except OSError:  # a full disk, or nobody reads any more: said above, and not to be said again at the exit
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,12 +6,12 @@ from pathlib import Path
 import utils
 from training import checkpoint
 from training.recipes import RECIPES, record_dir
-from utils import shown
+from utils import UserError, shown
 
 
-def parser(description: str, output: str) -> utils.Parser:
+def parser(docstring: str | None, output: str) -> utils.Parser:
     """A parser with the flags of all tools; `output` names the file where --output does not."""
-    made = utils.Parser(description=description.splitlines()[0])
+    made = utils.Parser(description=utils.first_line(docstring))
     what = "default: that of your run of ClassifyTask_train.py, else the one shipped"
     made.add_argument("--checkpoint", type=Path, metavar="FILE", help=what)
     made.add_argument("--output", type=Path, metavar="FILE", help=f"default: {output}")
@@ -35,5 +35,10 @@ def trained_networks(recipes: tuple[str, ...], reference: bool) -> list[Path]:
 
 
 def output_path(args: Namespace, name: str) -> Path:
-    """The file to write: that of --output, else one of this name below Record, or Record/reference."""
+    """The file to write: that of --output, else one of this name below Record, or Record/reference.
+
+    Raises UserError if --output names the checkpoint.
+    """
+    if args.output and args.checkpoint and args.output.resolve() == args.checkpoint.resolve():
+        raise UserError(f"{shown(args.output)} is the checkpoint; name another file with --output")
     return args.output or (utils.RECORD / utils.REFERENCE if args.reference else utils.RECORD) / name

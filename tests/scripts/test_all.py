@@ -11,6 +11,7 @@ import torch
 from conftest import ROOT, Result, contents, execute
 from faults.conftest import DIGITS, FILE, PREDICT, TEST, TRAIN
 
+import utils
 from model import LeNet5
 from training import checkpoint
 
@@ -35,7 +36,11 @@ def test_bad_and_old_flags(call, tmp_path):
         assert "--record-dir DIR" in call(script, "--help").succeeded().out
     for script, old, new in OLD_FLAGS:
         call(script, *old.split()).refused(f"{old.replace('=', ' ').removesuffix(' any')} is called {new} now")
-    assert contents(tmp_path) == {}
+    for script in TRAIN, TEST:
+        call(script, *DIGITS, "--recipe", "numbers", "--no-augment").refused(
+            "augment cannot be False", "leave the flag"
+        )
+    assert contents(tmp_path) == {} and utils.first_line(None) == ""  # as python -OO has docstrings
 
 
 def test_an_old_checkpoint(call, tmp_path):
