@@ -143,3 +143,9 @@ def test_digits_of_training_lines_vary_in_height_size_slant_and_gaps(monkeypatch
     assert abs(np.corrcoef(down[::4], down[1::4])[0, 1]) < 0.1
     counts, _ = np.histogram(gaps, [-3, -1, 2, 9, 24])  # below -1, to 1, to 8, above
     assert np.abs(counts / gaps.size - (0.14, 0.39, 0.42, 0.05)).max() < 0.03 and (gaps.min(), gaps.max()) == (-3, 23)
+
+
+def test_digits_of_sampled_lines_stand_up_to_two_pixels_up_or_down():
+    batches = lines.sample_lines((IMAGES[:1], LABELS[:1]), 60, random(), longest=1)  # one digit, over and over
+    tops = {int(line.any(1).nonzero()[0]) for batch, _ in batches for line in batch}
+    assert len(tops) == 5 and max(tops) - min(tops) == 4
