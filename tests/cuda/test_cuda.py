@@ -1,14 +1,19 @@
 """What only a CUDA device can show: python -m pytest -m cuda. A capture that fails, and goes on plain, fails here."""
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 import torch
-from conftest import digits, same
+from conftest import REFERENCE, digits, same
 
 import utils
 from digits import mnist
-from training import loop, steps
+from digits.augmentation import augment
+from model import pad
+from reading.ctc import ctc
+from training import checkpoint, loop, steps
 from training.recipes import RECIPES
 from training.state import State
 
@@ -18,6 +23,7 @@ pytestmark = pytest.mark.cuda
 RATES = (0.0005, 0.0005, 0.0002)
 ADAM = dataclasses.replace(RECIPES["default"], learning_rates=RATES, batch_size=8, augment=False)
 OF_1998 = dataclasses.replace(RECIPES["1998"], learning_rates=RATES)
+LINEAR_1998 = dataclasses.replace(OF_1998, model_arguments={}, loss="cross-entropy", j=None)
 RECIPE = pytest.mark.parametrize("recipe", [ADAM, OF_1998], ids=["default", "1998"])
 
 
@@ -58,7 +64,51 @@ def test_no_step_waits_for_the_device(recipe):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_agrees_with_the_cpu():
-    last = [run(ADAM, device, steps.plain)[0].last for device in ("cuda", "cpu")]
-    ours, theirs = (torch.cat([tensor.flatten() for tensor in named.values()]) for named in last)
+TRAINED = {
+    "default": (ADAM, steps.plain),
+    "elastic": (dataclasses.replace(ADAM, augment=True, elastic=1.0), steps.plain),
+    "numbers": (RECIPES["numbers"].override(epochs=1), ctc),
+}
+
+
+@pytest.mark.parametrize(("recipe", "make_steps"), TRAINED.values(), ids=TRAINED)
+def test_an_epoch_agrees_with_the_cpu(device, recipe, make_steps):
+    here, there = (run(recipe, on, make_steps)[0] for on in (device, "cpu"))
+    ours, theirs = (torch.cat([tensor.flatten() for tensor in found.last.values()]) for found in (here, there))
     assert (ours - theirs).norm() <= 1e-3 * theirs.norm()
+    for loss in "train_loss", "test_loss":
+        assert here.history[0][loss] == pytest.approx(there.history[0][loss], rel=1e-3)
+
+
+@pytest.mark.parametrize("elastic", [0, 1.0])
+def test_augmented_images_are_those_of_the_cpu(device, elastic):
+    """But for a few values that lie amid two grey levels, and are rounded to the other one."""
+    images = pad(digits("train")[0])
+    ours, theirs = (augment(images.to(on), np.random.default_rng(0), 1, elastic).cpu().int() for on in (device, "cpu"))
+    assert (ours - theirs).abs().max() <= 1 and (ours != theirs).float().mean() < 2e-3
+
+
+@pytest.mark.parametrize("recipe", [OF_1998, LINEAR_1998], ids=["rbf", "linear"])
+def test_the_curvature_is_that_of_the_cpu(device, recipe):
+    ours, theirs = (State(recipe, 0, [tensor.to(on) for tensor in digits("train")]) for on in (device, "cpu"))
+    for state in ours, theirs:
+        state.estimate_curvature(np.random.default_rng(0), 1.0)
+    for kind in "curvature", "rate":
+        assert theirs.vectors[kind].count_nonzero() == len(theirs.weights)
+        torch.testing.assert_close(ours.vectors[kind].cpu(), theirs.vectors[kind], rtol=1e-3, atol=0)
+
+
+def test_the_scripts(device, call, tmp_path):
+    """Trained on the device and tested on both, and the shipped networks' readings, are as on the CPU."""
+    flags = "--dataset", "digits", "--record-dir", tmp_path
+    out = call("ClassifyTask_train.py", *flags, "--epochs", 2, "--device", device).succeeded().out
+    assert f"device {device}" in out and checkpoint.load(tmp_path / checkpoint.FILE).history[0]["path"] == "cuda_graph"
+    images, accuracies, readings = [REFERENCE / f"{name}.jpg" for name in ("example", "number")], [], []
+    for on in device, "cpu":
+        call("ClassifyTask_test.py", *flags, "--device", on).succeeded()
+        metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+        assert metrics["device"] == on
+        accuracies.append(metrics["accuracy"])
+        readings.append(call("ClassifyTask_predict.py", "--record-dir", REFERENCE, "--device", on, *images).out)
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.005) and accuracies[0] > 0.5
+    assert readings[0] == readings[1] and ".jpg: 5," in readings[0] and ".jpg: 1998," in readings[0]
