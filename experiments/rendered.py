@@ -1,7 +1,9 @@
 """Are images from outside classified and read? Test digits rendered as large images, prepared as for prediction.
 
-python -m experiments rendered [digits] [numbers]      both, or the one that is named
+python -m experiments rendered [digits] [numbers] [predict]      all, or what is named
 
+As ClassifyTask_predict.py reads them. digits: single digits, with --digit. numbers: lines of digits, with --number.
+predict: the same single digits with no flag, when the network for numbers sees them first.
 The preparation was made with digits of the training set alone; the test digits measure it. A network of the user's own
 is taken before that of the reference.
 """
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+import ClassifyTask_predict
 import utils
 from digits.lines import MARGIN, sample_lines
 from digits.preprocessing import prepare, prepare_line, read_grey
@@ -28,7 +31,7 @@ from utils import UserError, shown
 
 COUNT, SEED = 1000, 0
 LEAST = 0.98  # of the accuracy on the digits as they are in MNIST
-RECIPE_OF = {"digits": RECIPES["default"], "numbers": RECIPES["numbers"]}
+RECIPES_OF = {"digits": ("default",), "numbers": ("numbers",), "predict": ("default", "numbers")}
 
 
 def tasks(context: Context, runs: list[dict]) -> list[dict]:
@@ -36,16 +39,21 @@ def tasks(context: Context, runs: list[dict]) -> list[dict]:
 
 
 def weights(context: Context, what: str) -> str:
-    return checkpoint.digest(checkpoint.load(context.network_file(RECIPE_OF[what])).tested, {})
+    return " ".join(checkpoint.digest(checkpoint.load(file).tested, {}) for file in network_files(context, what))
+
+
+def network_files(context: Context, what: str) -> list[Path]:
+    return [context.network_file(RECIPES[name]) for name in RECIPES_OF[what]]
 
 
 def measure(context: Context, task: dict) -> dict:
     """How many images are right, beside those right as they are in MNIST."""
-    model = checkpoint.load_network(context.network_file(RECIPE_OF[task["what"]]))
-    count = 16 if context.tiny else COUNT
-    found = (measure_digits if task["what"] == "digits" else measure_numbers)(model, context.load().test, count)
+    what, count = task["what"], 16 if context.tiny else COUNT
+    networks = [checkpoint.load_network(file) for file in network_files(context, what)]
+    measures = {"digits": measure_digits, "numbers": measure_numbers, "predict": measure_predict}
+    found = measures[what](*networks, context.load().test, count)
     kept = found["accuracy"] / max(found["plain_accuracy"], 1 / count)
-    if task["what"] == "digits" and kept < LEAST and not context.tiny:
+    if what == "digits" and kept < LEAST and not context.tiny:
         raise UserError(f"only {kept:.1%} of the plain accuracy is kept, less than {LEAST:.0%}: the preparation failed")
     return {"images": count, **found, "kept": kept, "versions": provenance.versions()}
 
@@ -70,6 +78,23 @@ def measure_numbers(model: LeNet5, test_set: tuple, count: int) -> dict:
             with contextlib.suppress(ValueError):
                 right += sweep.read(model, prepare_line(read_grey(io.BytesIO(file)))).number == text
     return {"accuracy": right / count, "plain_accuracy": plain_right / count}
+
+
+def measure_predict(digits: LeNet5, numbers: LeNet5, test_set: tuple, count: int) -> dict:
+    images, labels = (tensor[:count] for tensor in test_set)
+    said = []  # of each image the number, nothing where none can be read
+    for file in image_files(images.numpy()):
+        try:
+            said.append(ClassifyTask_predict.read(read_grey(io.BytesIO(file)), digits, numbers).number)
+        except ValueError:
+            said.append("")
+    right = sum(number == str(label) for number, label in zip(said, labels.tolist()))
+    return {
+        "unread": said.count(""),
+        "several_digits": sum(len(number) > 1 for number in said),
+        "accuracy": right / count,
+        "plain_accuracy": utils.accuracy(digits, images, labels),
+    }
 
 
 def image_files(images: np.ndarray) -> list[bytes]:
@@ -116,13 +141,19 @@ def summarize(context: Context, runs: list[dict]) -> dict:
 
 
 def tables(content: dict) -> dict[str, str]:
+    names = {"digits": "digits, `--digit`", "predict": "digits, no flag", "numbers": "numbers, `--number`"}
     rows = []
-    for what in RECIPE_OF:
+    for what, name in names.items():
         if found := content.get(what):
             shares = (f"{100 * found[key]:.1f}" for key in ("accuracy", "plain_accuracy", "kept"))
-            rows.append([what, f"{found['images']:,}", *shares])
-    header = ["rendered as large images", "images", "right, %", "right as in MNIST, %", "kept, %"]
+            rows.append([name, f"{found['images']:,}", *shares])
+    header = ["rendered as large images, and read with", "images", "right, %", "right as in MNIST, %", "kept, %"]
     return {"results": results.markdown(header, rows)}
+
+
+def notice(context: Context) -> str:
+    files = dict.fromkeys(shown(file) for what in context.variants for file in network_files(context, what))
+    return f"networks: {', '.join(files)}"
 
 
 SHOWN, SIZE = 16, 180  # images in the figure, and the pixels of their side
@@ -141,7 +172,7 @@ def draw(context: Context, content: dict, path: Path):
     images, labels = (tensor[:SHOWN] for tensor in context.load().test)
     files = image_files(images.numpy())
     seen = np.stack([prepared(file) for file in files])
-    model = checkpoint.load_network(context.network_file(RECIPE_OF["digits"]))
+    model = checkpoint.load_network(context.network_file(RECIPES["default"]))
     predicted = utils.class_logits(model, pad(torch.from_numpy(seen))).argmax(1)
     axes = plots.canvas(plots.new_figure(title, subtitle, height=5.15))
     for i, (label, guess) in enumerate(zip(labels.tolist(), predicted.tolist())):
@@ -163,9 +194,7 @@ EXPERIMENT = Experiment(
     tasks=tasks,
     measure=measure,
     draw=draw,
-    notice=lambda context: (
-        f"networks: {', '.join(shown(context.network_file(RECIPE_OF[what])) for what in context.variants)}"
-    ),
-    variants=tuple(RECIPE_OF),
+    notice=notice,
+    variants=tuple(RECIPES_OF),
     seconds=60,
 )
