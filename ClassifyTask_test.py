@@ -6,8 +6,11 @@ python ClassifyTask_test.py --recipe numbers    the network for whole numbers, o
 """
 
 import math
+import sys
 from argparse import BooleanOptionalAction
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # which PYTHONSAFEPATH leaves out
 
 import numpy as np
 import sklearn

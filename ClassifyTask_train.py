@@ -9,7 +9,10 @@ python ClassifyTask_train.py --recipe numbers   the network swept over lines of 
 
 import functools
 import shlex
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # which PYTHONSAFEPATH leaves out
 
 from torch import Tensor
 from tqdm import tqdm
@@ -23,6 +26,8 @@ from training.checkpoint import Checkpoint
 from training.recipes import RECIPES, Recipe, record_dir
 from utils import UserError, shown
 
+AFTER_STOP = "if an epoch of this run is finished, it is on disk, and --resume goes on from there"
+
 
 def main():
     args = parse_arguments()
@@ -32,12 +37,13 @@ def main():
     dataset = mnist.find_dataset(args.dataset, args.data_dir)
     path = (args.record_dir or record_dir(recipe, dataset, args.reference)) / checkpoint.FILE
     with utils.sole_writer(path):
-        found = checkpoint.load(path) if args.resume and path.exists() else None
+        found = load(path, "leave --resume out to start anew") if args.resume and path.exists() else None
         if found:
             require_agreement(found, path, args)
             recipe, seed, dataset = found.recipe, found.seed, found.dataset
             if found.finished:
-                print(f"{shown(path)} has finished its {recipe.epochs} epochs; nothing is left to do.")
+                plural = "s" * (recipe.epochs > 1)
+                print(f"{shown(path)} has finished its {recipe.epochs} epoch{plural}; nothing is left to do.")
                 return
         data = mnist.load(dataset, args.data_dir, device)
         initial = None if found else initial_network(recipe, dataset, args)
@@ -78,6 +84,15 @@ def parse_arguments():
     return parser.parse_args()
 
 
+def load(path: Path, advice: str) -> Checkpoint:
+    """The checkpoint at path; of a bad one the message has this advice, not the other scripts' --checkpoint."""
+    try:
+        return checkpoint.load(path)
+    except UserError as error:
+        what, named, _ = str(error).partition("name another with --checkpoint")
+        raise UserError(what + advice if named else what) from None
+
+
 def require_agreement(found: Checkpoint, path: Path, args):
     """Raise UserError if a flag contradicts the run that is to be resumed."""
     for what, of_file, of_flag in (
@@ -114,7 +129,7 @@ def initial_network(recipe: Recipe, dataset: str, args) -> LeNet5 | None:
     if not path.exists():
         make = f"python ClassifyTask_train.py --recipe best --dataset {dataset}"
         raise UserError(f"no digit network at {shown(path)}; make it with {make}, or name one with --initial")
-    found = checkpoint.load(path)
+    found = load(path, "name another with --initial")
     if found.recipe.model_arguments != best.model_arguments:
         raise UserError(f"{shown(path)} is another network than that of --recipe best; name one of this recipe")
     print(f"starting from the weights of {shown(path)}")
@@ -162,4 +177,4 @@ def report(path: Path, latest: Checkpoint, data: Data):
 
 
 if __name__ == "__main__":
-    utils.run_script(main)
+    utils.run_script(main, AFTER_STOP)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from digits import mnist
 from model import LeNet5, normalize, pad
-from utils import DATA
+from utils import DATA, run_script
 
 
 def train(images, labels, epochs):
@@ -40,8 +40,12 @@ def accuracy(model, images, labels):
     return (model(normalize(pad(images))).argmax(1) == labels).float().mean().item()
 
 
-if __name__ == "__main__":
+def main():
     torch.set_num_threads(1)  # the network is too small for two threads to gain anything
     data = mnist.load(mnist.find_dataset("auto", DATA), DATA)
     for epoch, model in enumerate(train(*data.train, epochs=20), 1):
-        print(f"epoch {epoch:2}  test accuracy {100 * accuracy(model, *data.test):.2f} %", flush=True)
+        print(f"epoch {epoch:2}  test accuracy {100 * accuracy(model, *data.test):.2f} %")
+
+
+if __name__ == "__main__":
+    run_script(main)  # an error, or Ctrl-C, is one line

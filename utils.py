@@ -177,13 +177,16 @@ def shared_options() -> dict[str, dict]:
 def whole_files(path: Path):
     """A temporary folder beside path to write path, and what belongs to it, into.
 
-    At the end all take their places, whole, or, if anything failed, all places are as they were.
+    At the end all take their places, whole, or, if anything failed, all places are as they were. A link stays one.
     """
+    name, path = path.name, behind_link(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = None
     try:
         with tempfile.TemporaryDirectory(".tmp", f".{path.name}.", path.parent, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
+            if name != path.name:
+                Path(folder, name).rename(Path(folder, path.name))
             files = list(Path(folder).iterdir())
             for file in files:
                 flush(file)
@@ -192,6 +195,11 @@ def whole_files(path: Path):
         if error.errno and (error.filename is None or folder and str(error.filename).startswith(str(Path(folder)))):
             error.filename = error.filename2 or str(path)  # not that of the temporary one
         raise
+
+
+def behind_link(path: Path) -> Path:
+    """The file that a link leads to; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def flush(file: Path):
@@ -238,6 +246,7 @@ def sole_writer(path: Path, advice: str = "or name another folder with --record-
 
     The lock is the operating system's and ends with the process, however that ends.
     """
+    path = behind_link(path)
     new_folder = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
@@ -277,10 +286,10 @@ def remove_unfinished(path: Path):
 # ---------------------------------------------------------------------------------------------- ends
 
 
-def run_script(main: Callable[[], int | None], go_on: str = "a training run goes on from there with --resume"):
+def run_script(main: Callable[[], int | None], after_stop: str = ""):
     """Run main and exit: with status 2 and one line for a mistake or a broken file, 130 for Ctrl-C, 143 for SIGTERM.
 
-    `go_on` tells what to do after a stop. If nobody reads what is printed, as after `| head`, the end is silent.
+    `after_stop` tells what a stop has left. If nobody reads what is printed, as after `| head`, the end is silent.
     """
 
     def terminate(signum, frame):
@@ -319,7 +328,7 @@ def run_script(main: Callable[[], int | None], go_on: str = "a training run goes
     except (KeyboardInterrupt, SystemExit) as stop:
         status = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
         if status in (130, 143):
-            complain(f"stopped; what was finished is on disk, and {go_on}")
+            complain("; ".join(filter(None, ("stopped", after_stop))))
     finally:
         sys.unraisablehook = hook
     try:

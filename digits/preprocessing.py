@@ -11,7 +11,9 @@ The page in tools/ repeats prepare in JavaScript, and a test compares the two. T
 here: a library's would round differently.
 """
 
+import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -31,6 +33,9 @@ def read_grey(file) -> np.ndarray:
 
     Raises ValueError that says in a line what is wrong with the file.
     """
+    if isinstance(file, str | Path) and os.path.exists(file) and not os.path.isfile(file):  # a pipe is waited for
+        folder = os.path.isdir(file)
+        raise ValueError("is a folder; name the images in it" if folder else "is a pipe or a device; name a file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -41,8 +46,6 @@ def read_grey(file) -> np.ndarray:
                 return to_grey(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise ValueError("does not exist; check the name") from None
-    except IsADirectoryError:
-        raise ValueError("is a folder; name the images in it") from None
     except UnidentifiedImageError:
         raise ValueError("is no image that can be read; save it as PNG or JPEG") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -27,7 +27,7 @@ from tqdm import tqdm
 import utils
 from digits import mnist
 from digits.mnist import Data
-from experiments import NAMES
+from experiments import NAMES, RENAMED
 from experiments.results import beside
 from training import checkpoint, loop, provenance
 from training.recipes import RECIPES, Recipe, record_dir
@@ -120,6 +120,8 @@ def main():
     name, words = (sys.argv[1:2] or [""])[0], sys.argv[2:]
     if name in ("--list", "-h", "--help"):
         print(*map(state, NAMES), sep="\n")
+    elif name in RENAMED:
+        raise UserError(f"{name} is started as python -m experiments {RENAMED[name]} now")
     elif name not in NAMES:
         what = f"there is no experiment {name!r}" if name else "name an experiment"
         raise UserError(f"{what}: {', '.join(NAMES)}; --list says what each of them shows")
@@ -191,26 +193,30 @@ def cores() -> int:
 def run(experiment: Experiment, name: str, words: list[str]):
     """Make what is missing, draw it, and print it beside the reference."""
     context, jobs = parse(name, experiment, words)
-    if notice := experiment.notice(context):
-        print(notice)
     with utils.sole_writer(context.folder / f"{name}.json", "then give the command again"):
         make(experiment, context, jobs)
 
 
 def make(experiment: Experiment, context: Context, jobs: int):
-    study = Study(context, experiment)
+    files = f"{shown(context.folder / f'{context.name}.json')}, or a file that it reads,"
+    with readable(files):
+        if notice := experiment.notice(context):
+            print(notice)
+        study = Study(context, experiment)
+        if study.runs:
+            study.content()  # what they lack is told before others are made
     while experiment.tasks and (missing := study.missing()):
         announce(experiment, context, missing, jobs)
         study.finish(missing, jobs)
-    content = study.content()
-    kept = read(study.path) if study.path.exists() else {}
-    if any(kept.get(key) != json.loads(json.dumps(content[key])) for key in content if key != "modules"):
-        provenance.save_json(study.path, content)  # a summary may have other results in it, which have changed
-    study.path.parent.mkdir(parents=True, exist_ok=True)
-    experiment.draw(context, content, study.path.with_suffix(".png"))
-    report(
-        context.name, experiment.tables(content), study.path, beside_reference=not (context.reference or context.tiny)
-    )
+    with readable(files):
+        content = study.content()
+        kept = read(study.path) if study.path.exists() else {}
+        if any(kept.get(key) != json.loads(json.dumps(content[key])) for key in content if key != "modules"):
+            provenance.save_json(study.path, content)  # a summary may have other results in it, which have changed
+        study.path.parent.mkdir(parents=True, exist_ok=True)
+        experiment.draw(context, content, study.path.with_suffix(".png"))
+        found = experiment.tables(content)
+    report(context.name, found, study.path, beside_reference=not (context.reference or context.tiny))
 
 
 class Study:
@@ -222,7 +228,8 @@ class Study:
     def __init__(self, context: Context, experiment: Experiment):
         self.context, self.experiment = context, experiment
         self.path = context.folder / f"{context.name}.json"
-        self.facts = json.loads(json.dumps({"dataset": context.dataset, **experiment.facts(context)}))
+        device = {"device": torch.device(context.device).type} if experiment.device else {}
+        self.facts = json.loads(json.dumps({"dataset": context.dataset, **device, **experiment.facts(context)}))
         self.runs, self.modules = [], {}
         if experiment.tasks and self.path.exists():
             found = read(self.path)
@@ -269,16 +276,17 @@ def one_by_one(tasks: list[dict], work: Callable, jobs: int) -> Iterator:
 def side_by_side(tasks: list[dict], work: Callable, jobs: int) -> Iterator:
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(jobs, spawn, prepare_child) as pool:
+        stop = signal.signal(signal.SIGINT, signal.SIG_IGN)  # so start the children: a stop is the parent's to tell
         futures = {pool.submit(work, task): task for task in tasks}
+        signal.signal(signal.SIGINT, stop)
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()
         except BaseException:  # an error, or a stop: the runs under way are given up
             for child in multiprocessing.active_children():
                 child.kill()
-            raise
-        finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def prepare_child():
@@ -314,15 +322,23 @@ def read(path: Path) -> dict:
     """The content of an experiment's file. Raises UserError if it is missing, damaged or another file."""
     if not path.exists():
         raise UserError(f"{shown(path)} is missing; make it with: python -m experiments {path.stem}")
-    try:
+    with readable(shown(path)):
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content["command"], str):
             raise ValueError("its command is no text")
+        content = {"device": "cpu", **content}  # as in files that do not tell it
         content["runs"] = [dict(run) for run in content.get("runs", [])]
+    return content
+
+
+@contextlib.contextmanager
+def readable(what: str):
+    """Raise UserError, about `what`, for anything that is missing or of another type in the files that are read."""
+    try:
+        yield
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{shown(path)} is no experiment's file or damaged ({reason}); move it away") from None
-    return content
+        raise UserError(f"{what} is no experiment's file or damaged ({reason}); move it away") from None
 
 
 def reference(name: str) -> dict:
@@ -333,7 +349,8 @@ def reference(name: str) -> dict:
 def tables(name: str) -> dict[str, str]:
     """The tables of what the project ships of an experiment, in Markdown: what the docs show."""
     module = importlib.import_module(f"experiments.{name}")
-    return (module.tables if hasattr(module, "main") else module.EXPERIMENT.tables)(reference(name))
+    with readable(shown(folder(reference=True) / f"{name}.json")):
+        return (module.tables if hasattr(module, "main") else module.EXPERIMENT.tables)(reference(name))
 
 
 def report(name: str, found: dict[str, str], path: Path, beside_reference: bool):

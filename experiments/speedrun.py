@@ -110,7 +110,7 @@ def draw(context: Context, content: dict, path: Path):
     subtitle = (
         f"on one core, a dot an epoch; fast: its {content['fast']['seeds']} seeds; dotted: the experiment repeated"
     )
-    figure = plots.new_figure("Test accuracy against seconds of training", subtitle, height=4.6)
+    figure = plots.new_figure("Test error against seconds of training", subtitle, height=4.6)
     axes = figure.subplots()
     for name, own in results.group(content["runs"]).items():
         for i, run in enumerate(own if "curve" in own[0] else []):

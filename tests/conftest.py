@@ -152,7 +152,7 @@ def run_here(main, name, *arguments) -> Result:
     out, err, before = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
     argv = patch.object(sys, "argv", [name, *map(str, arguments)])
     with argv, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
-        utils.run_script(main)
+        utils.run_script(main, getattr(sys.modules[main.__module__], "AFTER_STOP", ""))
     signal.signal(signal.SIGTERM, before)
     return Result(stop.value.code or 0, out.getvalue(), err.getvalue())
 

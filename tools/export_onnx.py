@@ -9,8 +9,11 @@ place, (N, T, 11): see sweep in reading/sweep.py. prepare_line in digits/preproc
 """
 
 import copy
+import sys
 import warnings
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tools/export_onnx.py`
 
 import numpy as np
 import torch

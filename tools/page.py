@@ -6,7 +6,10 @@ python -m tools.page --screenshot       and Record/demo.png, a picture of it; ne
 
 import base64
 import json
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tools/page.py`
 
 import numpy as np
 import torch
@@ -49,6 +52,9 @@ def main():
     parser.add_argument("--screenshot", action="store_true", help="take a picture of the page, too")
     args = parser.parse_args()
     path = options.output_path(args, "demo.html")
+    picture = path.with_suffix(".png")
+    if args.screenshot and picture == path:
+        raise UserError(f"{shown(path)} would be both the page and its picture; name an .html file with --output")
     recipes = ("numbers",) if args.checkpoint else ("numbers", "default")
     of_numbers, *of_digits = options.trained_networks(recipes, args.reference)
     trained = checkpoint.load(args.checkpoint or of_digits[0])
@@ -57,7 +63,6 @@ def main():
         (folder / path.name).write_text(page, encoding="utf-8", newline="\n")
     print(f"{shown(path)}, {len(page.encode()):,} bytes: open it in a browser")
     if args.screenshot:
-        picture = path.with_suffix(".png")
         with utils.whole_files(picture) as folder, chromium() as driver:
             take_screenshot(driver, path, folder / picture.name)
         print(shown(picture))

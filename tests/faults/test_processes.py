@@ -67,7 +67,7 @@ def test_stopped_runs_keep_the_last_epoch(number, kills, child, tmp_path):
         else:
             hinder = partial(at_moment, rng.randint(1, 40), partial(signal.raise_signal, number))
             run = child(*arguments, hinder=hinder)
-        result = run.end().said("stopped", "--resume")
+        result = run.end().said("stopped; if an epoch of this run is finished, it is on disk, and --resume")
         assert result.status == status
         if told := result.out.count("epoch "):
             assert told <= checkpoint.load(folder / FILE).epoch <= told + 1

@@ -79,7 +79,7 @@ SHIPPED = [f"Record/reference/{name}" for name in (FILE, f"numbers/{FILE}", "num
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="no git here")
-def test_a_clone_used_from_another_folder_stays_clean(environment, tmp_path):
+def test_a_clone_used_from_another_folder_stays_clean(environment, monkeypatch, tmp_path):
     clone, elsewhere = tmp_path / "clone", tmp_path / "elsewhere"
     elsewhere.mkdir()
     for room in ROOMS:
@@ -93,14 +93,22 @@ def test_a_clone_used_from_another_folder_stays_clean(environment, tmp_path):
         done = subprocess.run(list(map(str, command)), **options)
         return Result(done.returncode, done.stdout, done.stderr).succeeded().out
 
-    git, python = partial(run, clone, "git"), partial(run, elsewhere, sys.executable)
+    def python(script, *arguments):
+        """From another folder, by a Python that does not look for modules beside the script."""
+        with monkeypatch.context() as patch:
+            patch.setitem(environment, "PYTHONSAFEPATH", "1")
+            return run(elsewhere, sys.executable, clone / script, *arguments)
+
+    git = partial(run, clone, "git")
     for words in "init -q", "add -A", "-c user.name=a -c user.email=a@b.c commit -qm clone":
         git(*words.split())
     folder = clone / "Record" / "default-digits"
-    assert python(clone / TRAIN, *DIGITS, *MOMENT, "--plain").endswith(f"{TEST} --checkpoint {folder / FILE}\n")
-    assert f"metrics.json: {folder}\n" in python(clone / TEST, *DIGITS)
-    read = python(clone / PREDICT, "--number", "--figure", clone / SHIPPED[2])
+    assert python(TRAIN, *DIGITS, *MOMENT, "--plain").endswith(f"{TEST} --checkpoint {folder / FILE}\n")
+    assert f"metrics.json: {folder}\n" in python(TEST, *DIGITS)
+    read = python(PREDICT, "--number", "--figure", clone / SHIPPED[2])
     assert f"shipped, {clone / SHIPPED[1]}\n" in read and "number.jpg: 1998," in read
+    assert "epoch 20  test accuracy" in run(elsewhere, sys.executable, clone / "minimal.py")
+    assert "demo.html" in python("tools/page.py")
     for module in "-m tools.page", "-m experiments codes --tiny":
         assert "Record" in run(clone, sys.executable, *module.split())
     written = {"demo.html", "prediction-1.png", "study/tiny/codes.json", f"default-digits/{FILE}"}

@@ -110,6 +110,7 @@ def test_one_file_without_network(run_main, tmp_path, monkeypatch):
     text = page.make_page(reference(), reference("numbers"))
     assert len(text) < 1_000_000 and "default-src 'none'" in text and "__TRAINED__" not in text
     assert not re.search(r"https?:|//\w+\.\w|@import|\burl\(|<link(?! rel=\"icon\" href=\"data:,\")", text)
+    run_main(page.main, "--screenshot", "--output", "a.png").refused("a.png would be both the page and its picture")
     run_main(page.main, "--checkpoint", "nowhere").refused("no checkpoint")
     for arguments in {"output": "rbf"}, {"activation": "tanh"}:
         with pytest.raises(UserError, match="not LeNet5.(output|activation)="):

@@ -1,8 +1,12 @@
 """ClassifyTask_predict.py: a line or a row for each image, a figure of what every layer saw, mistakes in one line."""
 
 import functools
+import os
 import re
 import shutil
+import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +89,14 @@ def test_without_runs_of_ones_own_the_networks_shipped_read(predict, expected, t
     predict("--record-dir", "own", "--number", "one.png").refused(f"no checkpoint at own/numbers/{FILE}")
     checkpoint.save(tmp_path / "Record" / FILE, reference())
     assert predict("--digit", "one.png").out == line
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes there")
+def test_a_pipe_or_a_device_is_not_waited_for(predict):
+    os.mkfifo("pipe")
+    threading.Thread(target=Path("pipe").write_bytes, args=[b""], daemon=True).start()  # for whoever reads it anyway
+    for name in "pipe", "/dev/zero":
+        predict(name).refused(f"{name} is a pipe or a device; name a file")
 
 
 def test_mistakes(predict, tmp_path):

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, contents, few_digits, reference, same
@@ -100,9 +101,16 @@ def test_numbers_start_from_a_digit_network_of_recipe_best(call, few, own_folder
     call(*numbers).refused(f"no digit network at {best}", make)
     checkpoint.save(own_folders / "default", reference())
     call(*numbers, "--initial", "default").refused("default is another network than that of --recipe best")
+    Path("text").write_text("no checkpoint")
+    assert "--checkpoint" not in call(*numbers, "--initial", "text").refused("text is no", "another with --initial").err
+    Path("text").rename(FILE)
+    assert "--checkpoint" not in call(*numbers, "--record-dir", ".", "--resume").refused(FILE, "leave --resume out").err
+    Path(FILE).unlink()
     call(TRAIN, *DIGITS, "--initial", "default").refused("--initial is for --recipe numbers")
     assert list(contents(own_folders)) == [own_folders / "default"]
     call(TRAIN, *DIGITS, "--recipe", "best", "--epochs", 1).succeeded()
+    again = call(TRAIN, *DIGITS, "--recipe", "best", "--resume").succeeded().out
+    assert again == f"{best} has finished its 1 epoch; nothing is left to do.\n"
     result = call(*numbers).succeeded()
     assert result.out.startswith(f"starting from the weights of {best}\nLeNet-5 on digits, recipe numbers")
     assert "of lines of test digits" in result.out and result.err == ""

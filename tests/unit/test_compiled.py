@@ -125,9 +125,19 @@ def test_what_numba_keeps_is_used_only_as_it_was_left(damage, tmp_path, capsys):
     else:
         file = tmp_path / "kernels.take_x.2.nbc" if damage == "one more" else code
         file.write_bytes({"empty": b"", "half": b"machin", "garbled": b"machine cope"}.get(damage, b"new"))
+    for file in tmp_path.iterdir():
+        os.utime(file, (0, 0))
     cache.remove_unsealed(tmp_path)
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "damaged or incomplete" in said and not list(tmp_path.iterdir())
+
+
+def test_what_another_process_has_just_compiled_is_left_alone(tmp_path, capsys):
+    for name in "kernels.take_x.nbi", "kernels.take_y.nbi":  # before anything is sealed, and after that
+        (tmp_path / name).write_bytes(b"index")
+        cache.remove_unsealed(tmp_path)
+        assert (tmp_path / name).exists() and capsys.readouterr().out == ""
+        cache.seal(tmp_path)
 
 
 def child(code, **environment):

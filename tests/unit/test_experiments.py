@@ -5,6 +5,7 @@ import functools
 import importlib
 import json
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import REFERENCE, ROOT, Result, contents, few_digits
+from conftest import REFERENCE, ROOT, Result, contents, few_digits, reference
 from numpy.random import default_rng
 from PIL import Image
 
+import ClassifyTask_predict
 from digits import lines, mnist
 from experiments import NAMES, errors, exercises, numbers, rendered, results, robustness, runner, seeds, set_size
 from experiments.runner import Context, Experiment, Study
@@ -63,6 +65,7 @@ def rehearse(start, monkeypatch):
 def test_what_is_no_experiment_is_one_line_with_the_names_and_the_list_tells_what_has_changed(start, environment):
     start().refused("name an experiment", *NAMES)
     start("nope").refused("no experiment 'nope'", *NAMES)
+    start("own_pictures").refused("own_pictures is started as python -m experiments rendered now")
     start("seeds", "--recipe", "best").refused("--help")
     start("choices", "unknown").refused("unknown")
     command = [sys.executable, "-m", "experiments.distortions", "--tiny"]  # as in older versions
@@ -74,6 +77,31 @@ def test_what_is_no_experiment_is_one_line_with_the_names_and_the_list_tells_wha
     assert "reference: up to date" in start("--list").out
     write("codes", modules={"model.py": "0", "gone.py": "0", "utils.py": digests["utils.py"]})
     assert "reference: made before model.py, gone.py changed\n" in start("--list").out
+
+
+def test_runs_that_lack_something_are_one_line(start, two_seeds, tiny_mnist):
+    recipes = seeds.recipes(Context("seeds"))
+    write("seeds", STUDY, dataset="mnist", recipes=recipes, runs=[{"variant": "default", "seed": 0, "accuracy": 0.5}])
+    start("seeds", "default", "--seeds", 0).refused("study/seeds.json", "damaged (no 'seconds')")
+    start("errors").refused("or a file that it reads, is", "damaged (no 'misclassified')")
+
+
+def test_a_study_holds_runs_of_one_type_of_device_the_cpu_where_it_does_not_tell(own_folders):
+    nothing = dict.fromkeys(("tables", "summarize"), lambda *_: {})
+    experiment = Experiment(**nothing, tasks=lambda *_: [], device=True)
+    for content, device, other in ({}, "cpu", "cuda:0"), ({"device": "cuda"}, "cuda:1", "cpu"):
+        write("fake", STUDY, dataset="mnist", runs=[{"seed": 0}], **content)
+        assert Study(Context("fake", device=device), experiment).runs
+        with pytest.raises(UserError, match="fake.json holds runs with other device than now"):
+            Study(Context("fake", device=other), experiment)
+
+
+def test_a_stop_is_not_told_by_children_either_from_their_first_moment(monkeypatch):
+    monkeypatch.setattr(runner, "prepare_child", bool)  # before that they import PyTorch
+    before = signal.getsignal(signal.SIGINT)
+    ignored = [(signal.SIGINT, signal.SIG_IGN)] * 2
+    assert list(runner.side_by_side([signal.SIGINT] * 2, signal.getsignal, 2)) == ignored
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_study_goes_on_where_it_stopped(own_folders, monkeypatch):
@@ -274,7 +302,17 @@ def test_rendered_images(rehearse):
     assert files[0] == files[1] != files[2]
     found = rehearse("rendered")
     assert found["digits"]["images"] == 16 and found["digits"]["accuracy"] > 0.5 and found["numbers"]["accuracy"] > 0.2
+    assert found["predict"]["accuracy"] > 0.5 and rendered.tables(found)["results"].count("\n") == 4
     assert Image.open(TINY / "rendered.png").width == round(plots.WIDTH * plots.DPI)
+
+
+def test_rendered_digits_are_read_as_the_script_reads_them(monkeypatch):
+    """The network for numbers sees them first: what it takes for several digits, or cannot see at all, is wrong."""
+    networks = [checkpoint.network(reference(name)) for name in ("", "numbers")]
+    answers = iter([SimpleNamespace(number=number) for number in ("12", "345", *["1"] * 14)])
+    monkeypatch.setattr(ClassifyTask_predict, "read_number", lambda *_: next(answers))
+    found = rendered.measure_predict(*networks, few_digits("digits", None, "test"), 16)
+    assert found["several_digits"] == 2 and 0.5 < found["accuracy"] <= 14 / 16
 
 
 def test_exercises(rehearse, monkeypatch):

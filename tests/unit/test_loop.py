@@ -11,7 +11,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, digits, few, same
+from conftest import ROOT, digits, few, run_here, same
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -144,16 +144,21 @@ def test_minimal_is_the_plain_training():
     assert 0.1 < minimal.accuracy(model, *test) < 1
 
 
-def test_it_prints_the_accuracy_after_each_epoch_in_the_form_that_its_head_shows(monkeypatch, capsys):
+def test_it_prints_the_accuracy_after_each_epoch_in_the_form_that_its_head_shows(monkeypatch):
     monkeypatch.setattr(mnist, "find_dataset", lambda choice, data_dir: "mnist")
     monkeypatch.setattr(mnist, "load", lambda name, data_dir: few())
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
-    runpy.run_path(str(ROOT / "minimal.py"), run_name="__main__")
-    printed = capsys.readouterr().out.splitlines()
+
+    def start():
+        return run_here(lambda: runpy.run_path(str(ROOT / "minimal.py"), run_name="__main__"), "minimal.py")
+
+    printed = start().succeeded().out.splitlines()
     shown = [line.strip() for line in minimal.__doc__.splitlines() if line.startswith("    epoch")]
     form = [re.sub(r"\d+\.\d\d", "N", line) for line in printed]
     assert len(form) == 20 and [form[0], form[-1]] == [re.sub(r"\d+\.\d\d", "N", line) for line in shown]
     assert [re.search(r"\d+", line)[0] for line in printed] == [str(epoch) for epoch in range(1, 21)]
+    monkeypatch.setattr(mnist, "load", MagicMock(side_effect=utils.UserError("a file is damaged")))
+    start().refused("minimal.py: a file is damaged")
     assert len((ROOT / "minimal.py").read_text().splitlines()) <= 60
 
 

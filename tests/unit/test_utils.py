@@ -28,7 +28,7 @@ ERRORS = [
     (OSError(errno.EISDIR, "Is a directory", ".a.tmp", None, "Record/a"), 2, "Record/a: Is a directory"),
     *((UserError("this is\nwrong"), 2, "this is wrong"), (OSError("encoder error"), 2, "encoder error")),
     *((MemoryError(), 2, "out of memory"), (RuntimeError("can't allocate memory"), 2, "out of memory")),
-    *((KeyboardInterrupt(), 130, "--resume"), (SystemExit(143), 143, "--resume")),
+    *((KeyboardInterrupt(), 130, ": stopped\n"), (SystemExit(143), 143, ": stopped\n")),
 ]
 
 
@@ -101,6 +101,17 @@ def test_what_goes_wrong_leaves_the_files_as_they_were(error, named, own_folders
     assert contents(own_folders) == {own_folders / "a.json": b"old"} and os.listdir() == ["a.json"]
     assert utils.shown(own_folders / "a.json") == "a.json"  # as the user can open it
     assert utils.shown(own_folders.parent / "a.json") == str(own_folders.parent / "a.json")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links are other things there")
+def test_a_link_is_written_through(own_folders):
+    Path("a.json").symlink_to("elsewhere/b.json")
+    with utils.sole_writer(Path("a.json")):
+        for content in b"first", b"second":
+            with utils.whole_files(Path("a.json")) as folder:
+                (folder / "a.json").write_bytes(content)
+    assert os.listdir("elsewhere") == ["b.json"] and sorted(os.listdir()) == ["a.json", "elsewhere"]
+    assert Path("a.json").is_symlink() and Path("elsewhere/b.json").read_bytes() == b"second"
 
 
 @pytest.mark.parametrize("refused", [None, 1, 2, 3])
