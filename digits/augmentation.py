@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model import pad
+
 # How far each goes, either way, at strength 1. A strength multiplies pixels and slopes, and is the power of a factor.
 TRANSLATION = 2.5  # pixels, along each axis
 SCALING = 1.12  # a factor
@@ -26,7 +28,7 @@ SPACING = 4  # pixels between the places whose random displacements make the ela
 PLACES = 32 // SPACING
 
 CENTRE, HALF = 15.5, 16  # pixels: the middle of an image, and half its side
-CHUNK, LARGE_CHUNK = 100, 10_000  # digits at a time: few enough for a core's cache, and on a GPU
+CHUNK, LARGE_CHUNK = 100, 1_000  # digits at a time: few enough for a core's cache, and on a GPU
 
 
 def augment(images: Tensor, generator: np.random.Generator, strength: float = 1.0, elastic: float = 0.0) -> Tensor:
@@ -95,7 +97,7 @@ def warp(images: Tensor, maps: Tensor, shifts: Tensor | None = None) -> Tensor:
 
 
 class AugmentedImages:
-    """Each epoch's images of a training run: images uint8 (N, 32, 32), augmented anew.
+    """Each epoch's images of a training run: images uint8 (N, 28, 28), padded and augmented anew.
 
     `generator_of` gives an epoch's random numbers. Where PyTorch may use a second core, a second thread makes the next
     epoch's images while one epoch is trained on. They are the same either way. Not on CUDA: there nothing else may run
@@ -118,14 +120,17 @@ class AugmentedImages:
             # The number of PyTorch's threads is each thread's own: more than one here would take the training's core.
             self.pool = concurrent.futures.ThreadPoolExecutor(1, "augmentation", torch.set_num_threads, (1,))
 
-    def of(self, epoch: int) -> Tensor:
-        """The epoch's images, uint8 (N, 32, 32). Raises what went wrong in the making of them."""
+    def put(self, epoch: int, place: Tensor):
+        """Copy the epoch's images into place, uint8 (N, 32, 32). Raises what went wrong in the making of them."""
         if not self.pool:
-            return self.make(epoch)
-        images = (self.started.pop(epoch, None) or self.pool.submit(self.make, epoch)).result()
+            place.copy_(self.make(epoch))
+            return
+        place.copy_((self.started.pop(epoch, None) or self.pool.submit(self.make, epoch)).result())
         if epoch < self.last_epoch:
             self.started[epoch + 1] = self.pool.submit(self.make, epoch + 1)
-        return images
 
     def make(self, epoch: int) -> Tensor:
-        return augment(self.images, self.generator_of(epoch), self.strength, self.elastic)
+        generator, made = self.generator_of(epoch), self.images.new_empty(len(self.images), 32, 32)
+        for part, place in zip(self.images.split(LARGE_CHUNK), made.split(LARGE_CHUNK)):  # padded, all take 60 MB more
+            place.copy_(augment(pad(part), generator, self.strength, self.elastic))
+        return made

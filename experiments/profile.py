@@ -129,7 +129,7 @@ PARTS = {
 
 @njit(**OPTIONS)
 def adam(weights, gradient, optimizer):
-    kernels.update(weights, gradient, optimizer, 0.0005, 100)
+    kernels.update(weights, gradient, optimizer, 0.0005, 100, (0, 0))
 
 
 @njit

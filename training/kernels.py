@@ -15,8 +15,6 @@ from pathlib import Path
 import llvmlite.binding
 import numba
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from training import cache
 
@@ -172,10 +170,6 @@ def layers(vector, kernels):
     )
 
 
-def tanh(u):
-    """tanh(u), for compiled code: exact in double precision, within 1e-6 in single, where it must be fast."""
-
-
 # tanh u = u p(u^2) / q(u^2), a minimax approximation for |u| < 7.9 with the coefficients of the Eigen library.
 LIMIT = np.float32(7.90531110763549805)
 P0, P1, P2, P3 = map(
@@ -187,19 +181,14 @@ Q0, Q1, Q2, Q3 = map(
 )
 
 
-@overload(tanh, jit_options=INNER)
-def tanh_of_type(u):
-    def exact(u):
-        return np.tanh(u)
-
-    def rational(u):
-        u = min(max(u, -LIMIT), LIMIT)
-        v = u * u
-        p = P0 + v * (P1 + v * (P2 + v * (P3 + v * (P4 + v * (P5 + v * P6)))))
-        q = Q0 + v * (Q1 + v * (Q2 + v * Q3))
-        return u * p / q
-
-    return exact if u == types.float64 else rational
+@inner
+def tanh(u):
+    """tanh(u) in single precision, within 1e-6."""
+    u = min(max(u, -LIMIT), LIMIT)
+    v = u * u
+    p = P0 + v * (P1 + v * (P2 + v * (P3 + v * (P4 + v * (P5 + v * P6)))))
+    q = Q0 + v * (Q1 + v * (Q2 + v * Q3))
+    return u * p / q
 
 
 @inner
@@ -267,12 +256,16 @@ def loss(logits, labels, chosen, count, factor, j, lanes, totals):
 
 
 @inner
-def update(weights, gradient, optimizer, learning_rate, step):
-    """One optimizer step, the step-th: Levenberg-Marquardt if there are rates, else Adam and the EMA."""
+def update(weights, gradient, optimizer, learning_rate, step, done):
+    """One optimizer step, the step-th: Levenberg-Marquardt if there are rates, else Adam and the EMA.
+
+    Those from done[0] to done[1] have taken it.
+    """
     rate, first, second, ema = optimizer.rate, optimizer.first, optimizer.second, optimizer.ema
     number = weights.dtype.type
-    for i in range(rate.size):
-        weights[i] -= rate[i] * gradient[i]
+    for start, end in ((0, done[0]), (done[1], rate.size)):
+        for i in range(start, end):
+            weights[i] -= rate[i] * gradient[i]
     step_size, root = number(learning_rate / (1 - 0.9**step)), number(1 / np.sqrt(1 - 0.999**step))
     new1, new2, eps = number(1 - 0.9), number(1 - 0.999), number(1e-8)
     for i in range(first.size):
@@ -505,6 +498,20 @@ def dense_gradient(da, x, transposed, dw, dbias, lanes):
 
 
 @inner
+def dense_step(da, x, w, bias, rate, bias_rate):
+    """With one lane the step itself, each weight at its own rate, in place of dense_gradient and update.
+
+    These are nearly all weights there are: a gradient would be written, read again, and take the cache from them.
+    """
+    units, inputs = w.shape
+    for u in range(units):
+        d, weights, rates = da[u], w[u], rate[u]
+        bias[u] -= bias_rate[u] * d
+        for k in range(inputs):
+            weights[k] -= rates[k] * (d * x[k])
+
+
+@inner
 def rbf(x, codes, scores, lanes):
     """The scores of RBF outputs: x (84 lanes,), codes (10, 84) -> scores (10 lanes,)."""
     scores[:] = 0
@@ -572,8 +579,11 @@ def forward(t, images, net, v, layout):
 
 
 @whole
-def backward(t, g, net, v, layout):
-    """dE/dlogits of the block -> its share of the gradient g, which starts at 0."""
+def backward(t, g, rates, stepping, net, v, layout):
+    """dE/dlogits of the block -> its share of the gradient g, which starts at 0.
+
+    `stepping`: C5 and F6 take their step at once, with these rates.
+    """
     lanes, c1_rows, c1_columns, c3_rows, c3_columns = layout
     d_c3, d_c1 = v.d_c3.reshape(16, c3_rows, -1), v.d_c1.reshape(c1_rows, -1)
     if len(net.codes):
@@ -582,11 +592,17 @@ def backward(t, g, net, v, layout):
         linear_back(v.logits, t.output.reshape(10, 84), v.d_f6, lanes)
         dense_gradient(v.logits, v.f6, v.transposed, g.output.reshape(10, 84), g.output_bias, lanes)
     times_slope(v.d_f6, v.f6, net)
-    dense_gradient(v.d_f6, v.c5, v.transposed, g.f6, g.f6_bias, lanes)
     dense_back(v.d_f6, t.f6, v.d_c5, lanes)
+    if stepping:
+        dense_step(v.d_f6, v.c5, t.f6, t.f6_bias, rates.f6, rates.f6_bias)
+    else:
+        dense_gradient(v.d_f6, v.c5, v.transposed, g.f6, g.f6_bias, lanes)
     times_slope(v.d_c5, v.c5, net)
-    dense_gradient(v.d_c5, v.s4.reshape(-1), v.transposed, g.c5, g.c5_bias, lanes)
     dense_back(v.d_c5, t.c5, v.d_s4.reshape(-1), lanes)
+    if stepping:
+        dense_step(v.d_c5, v.s4.reshape(-1), t.c5, t.c5_bias, rates.c5, rates.c5_bias)
+    else:
+        dense_gradient(v.d_c5, v.s4.reshape(-1), v.transposed, g.c5, g.c5_bias, lanes)
     v.d_s2[:] = 0
     for m in range(16):
         dw, db = subsample_back(v.d_s4[m], v.s4[m], v.s4_sums[m], v.c3[m], t.s4[m], net, v.d_c3[m], lanes)
@@ -607,11 +623,16 @@ def backward(t, g, net, v, layout):
 @whole
 def take(weights, gradient, optimizer, rate, taken, images, labels, order, factor, totals, logits, net, v, layout):
     """Take len(order) optimizer steps; `taken` were taken before. With logits (N, 10), these alone are computed."""
-    t, g = layers(weights, len(net.c3_from)), layers(gradient, len(net.c3_from))
+    kernels = len(net.c3_from)
+    t, g = layers(weights, kernels), layers(gradient, kernels)
     lanes, scale = layout[0], weights.dtype.type(factor)
     steps, size = order.shape
+    stepping = lanes == 1 and len(optimizer.rate) > 0
+    rates = layers(optimizer.rate if stepping else weights, kernels)  # not used unless `stepping`
+    c5 = 216 + 25 * kernels  # where C5 begins; F6 ends 58,284 later
+    done = (c5, c5 + 58284) if stepping else (0, 0)
     for step in range(steps):
-        gradient[:] = 0
+        gradient[: c5 if lanes == 1 else gradient.size] = 0  # the rest is set, not added to
         for start in range(0, size, lanes):
             for b in range(lanes):  # lanes without a digit repeat the last one; their dE/dlogits are 0
                 v.chosen[b] = order[step, min(start + b, size - 1)]
@@ -623,8 +644,8 @@ def take(weights, gradient, optimizer, rate, taken, images, labels, order, facto
                         logits[start + b, o] = v.logits[o * lanes + b]
             else:
                 loss(v.logits, labels, v.chosen, count, scale, net.j, lanes, totals)
-                backward(t, g, net, v, layout)
-        update(weights, gradient, optimizer, rate, taken + step + 1)
+                backward(t, g, rates, stepping, net, v, layout)
+        update(weights, gradient, optimizer, rate, taken + step + 1, done)
 
 
 @outermost

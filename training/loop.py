@@ -50,7 +50,7 @@ def train(
     """
     state = State(recipe, seed, data.train, initial)
     steps = make_steps(state, recipe)
-    augmented = None if steps.augments else augmented_images(state, recipe, seed)
+    augmented = None if steps.augments else augmented_images(data.train[0], recipe, seed)
     history = []
     with one_thread():
         initial_loss = steps.evaluate((data.train[0][:500], data.train[1][:500]))["test_loss"]
@@ -64,7 +64,7 @@ def train(
             state.totals.zero_()
             state.generator = generator(seed, epoch, STEPS)
             if augmented:
-                state.images.copy_(augmented.of(epoch))
+                augmented.put(epoch, state.images)
             if recipe.optimizer == "diagonal-lm":
                 state.estimate_curvature(generator(seed, epoch, CURVATURE), recipe.loss_factor(state.batch_size))
             digits = 0
@@ -100,12 +100,12 @@ def one_thread():
         torch.set_num_threads(threads)
 
 
-def augmented_images(state: State, recipe: Recipe, seed: int) -> AugmentedImages | None:
-    """What gives each epoch's augmented images, if the recipe asks for any."""
+def augmented_images(images: Tensor, recipe: Recipe, seed: int) -> AugmentedImages | None:
+    """What gives each epoch's augmented images, if the recipe asks for any: from images uint8 (N, 28, 28)."""
     if not recipe.augment:
         return None
     draws = functools.partial(generator, seed, purpose=AUGMENTATION)
-    return AugmentedImages(state.images.clone(), recipe.strength, recipe.elastic, draws, recipe.epochs)
+    return AugmentedImages(images, recipe.strength, recipe.elastic, draws, recipe.epochs)
 
 
 def generator(seed: int, epoch: int, purpose: int) -> np.random.Generator:

@@ -92,15 +92,16 @@ def test_the_next_epoch_is_made_meanwhile_and_its_error_raised_when_asked_for(mo
         begun.put(epoch)
         return random(1 // (3 - epoch))  # epoch 3 fails
 
-    images = AugmentedImages(DIGITS, 1.0, 0.0, generator_of, last_epoch=3)
-    images.of(1)
+    images = AugmentedImages(IMAGES[:250], 1.0, 0.0, generator_of, last_epoch=3)
+    place = torch.empty(250, 32, 32, dtype=torch.uint8)
+    images.put(1, place)
     assert [begun.get(timeout=10) for _ in range(2)] == [1, 2]  # begun before anyone asks for it
-    images.of(2)
+    images.put(2, place)
     assert begun.get(timeout=10) == 3
     with pytest.raises(ZeroDivisionError):
-        images.of(3)
+        images.put(3, place)
     assert begun.empty()
-    (last := AugmentedImages(DIGITS, 1.0, 0.0, random, last_epoch=1)).of(1)
+    (last := AugmentedImages(IMAGES[:250], 1.0, 0.0, random, last_epoch=1)).put(1, place)
     assert not last.started
 
 
