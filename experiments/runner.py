@@ -338,7 +338,7 @@ def readable(what: str):
         yield
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{what} is no experiment's file or damaged ({reason}); move it away") from None
+        raise UserError(f"{what} is foreign, of another version or damaged ({reason}); move it away") from None
 
 
 def reference(name: str) -> dict:

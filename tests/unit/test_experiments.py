@@ -138,7 +138,7 @@ def test_a_study_goes_on_where_it_stopped(own_folders, monkeypatch):
         study(3)
     for content in "", "[]", "{}", '{"command": 1}', '{"command": "x", "runs": [1]}', "[" * 10**5:
         path.write_text(content)
-        with pytest.raises(UserError, match="fake.json is no experiment's file or damaged"):
+        with pytest.raises(UserError, match="fake.json is foreign, of another version or damaged"):
             study()
         assert path.read_text() == content
 
