@@ -23,20 +23,20 @@ TABLE_I = (
     (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5),
 )  # fmt: skip
 
-# Figure 3 shows the codes of the output units as pictures only; these ten are drawn in its spirit, 7 wide, 12 high.
+# Figure 3: the codes of 0 to 9, 7 wide and 12 high. The bars tell 0, 2 and 5 from the letters O, Z and S.
 BITMAPS = """
-..###.. ...#... ..###.. ..###.. ....##. ####### ..####. ####### ..###.. ..###..
-.#...#. ..##... .#...#. .#...#. ...#.#. #...... .#..... ......# .#...#. .#...#.
-#.....# .#.#... #.....# #.....# ...#.#. #...... #...... ......# #.....# #.....#
-#.....# ...#... ......# ......# ..#..#. #...... #...... .....#. #.....# #.....#
-#.....# ...#... ......# .....#. ..#..#. #...... #...... .....#. .#...#. #.....#
-#.....# ...#... .....#. ..###.. .#...#. ######. #.###.. ....#.. ..###.. .#...##
-#.....# ...#... ....#.. .....#. .#...#. ......# ##...#. ....#.. .#...#. ..###.#
-#.....# ...#... ...#... ......# ####### ......# #.....# ...#... #.....# ......#
-#.....# ...#... ..#.... ......# .....#. ......# #.....# ...#... #.....# ......#
-#.....# ...#... .#..... #.....# .....#. ......# #.....# ..#.... #.....# ......#
-.#...#. ...#... #...... .#...#. .....#. .#...#. .#...#. ..#.... .#...#. .....#.
-..###.. .#####. ####### ..###.. .....#. ..###.. ..###.. .#..... ..###.. .####..
+.#####. ...##.. .#####. ####### .#####. .#####. ..####. ####### .#####. .#####.
+....... ..###.. ....... .....## ....... ....... .##.... .....## ##...## ##..###
+..###.. .####.. .#####. ....##. ....... ####### ##..... .....## ##...## ##...##
+.##.##. ...##.. ##...## ...##.. .##..## ##..... ##..... ....##. ##...## ##...##
+##...## ...##.. #....## ..####. .##..## ##..... ######. ...##.. .#####. ##..###
+##...## ...##.. ....##. .....## ###..## .####.. ###..## ...##.. ##...## .######
+##...## ...##.. ..###.. .....## ##...## ..####. ##...## ..##... ##...## .....##
+##...## ...##.. .##.... .....## ##...## .....## ##...## ..##... ##...## .....##
+.##.##. ...##.. ##..... ##...## ##..### ##...## ###..## ..##... ##...## ....##.
+..###.. .###### ####### .#####. .###### .#####. .#####. ..##... .#####. .####..
+....... ....... ....... ....... .....## ....... ....... ....... ....... .......
+....... ....... ....... ....... .....## ....... ....... ....... ....... .......
 """
 
 
@@ -127,17 +127,19 @@ class TableConvolution(nn.Module):
 
 
 class RBF(nn.Module):
-    """Euclidean radial basis units with fixed codes (section II.B): y_i = sum_j (x_j - w_ij)^2.
+    """Euclidean radial basis units with fixed codes (section II.B): y_i = factor * sum_j (x_j - w_ij)^2.
 
-    (..., 84) -> (..., 10). Returns -y_i, the paper's penalty with its sign turned: higher means more likely.
+    (..., 84) -> (..., 10). Returns -y_i, the paper's penalty with its sign turned: higher means more likely. The paper
+    has no factor; with a smaller one the classes of eq. 9 compete more softly.
     """
 
-    def __init__(self):
+    def __init__(self, factor: float = 1.0):
         super().__init__()
+        self.factor = factor
         self.register_buffer("codes", digit_codes(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return -(x.unsqueeze(-2) - self.codes).square().sum(-1)
+        return -self.factor * (x.unsqueeze(-2) - self.codes).square().sum(-1)
 
 
 def eq9_loss(scores: Tensor, labels: Tensor, j: float | None) -> Tensor:
@@ -175,7 +177,7 @@ CONNECTION = {
     "full": lambda: nn.Conv2d(6, 16, 5),
 }
 ACTIVATION = {"squash": Squash, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
-OUTPUT = {"linear": lambda classes: nn.Linear(84, classes), "rbf": lambda classes: RBF()}
+OUTPUT = {"linear": lambda classes, factor: nn.Linear(84, classes), "rbf": lambda classes, factor: RBF(factor)}
 
 
 def choose(what: str, options: dict, name: str):
@@ -200,16 +202,27 @@ class LeNet5(nn.Module):
     `output="rbf"` is the published network (60,000). `subsampling="average", connection="full", activation="tanh"`
     (or "sigmoid", "relu") is the simplified network that most repositories call LeNet-5 (61,706).
 
-    `classes` is the number of linear outputs: reading/ has an eleventh, for "no digit here".
+    `classes` is the number of linear outputs: reading/ has an eleventh, for "no digit here". `rbf_factor` is that of
+    the RBF units' squared distances.
 
     C5 is a convolution, so the network takes wide images, too: (N, 1, 32, W) with W > 32 -> (N, T, 10), the logits at
     T = (W - 32) // 4 + 1 places, 4 pixels apart (section VII). Raises ValueError on images of another height or
-    narrower than 32, on an option that does not exist, and on RBF units for other than ten classes. Weights are
-    initialized as reset_parameters says.
+    narrower than 32, on an option that does not exist, on RBF units for other than ten classes, and on a factor that is
+    not positive. Weights are initialized as reset_parameters says.
     """
 
-    def __init__(self, subsampling="trainable", connection="table", activation="squash", output="linear", classes=10):
+    def __init__(
+        self,
+        subsampling="trainable",
+        connection="table",
+        activation="squash",
+        output="linear",
+        classes=10,
+        rbf_factor=1.0,
+    ):
         super().__init__()
+        if not 0 < rbf_factor < math.inf:
+            raise ValueError(f"rbf_factor is {rbf_factor}, but must be positive")
         if output == "rbf" and classes != 10:
             raise ValueError(f"there are codes for ten classes, not for {classes}")
         subsample = choose("subsampling", SUBSAMPLING, subsampling)
@@ -221,7 +234,7 @@ class LeNet5(nn.Module):
         self.c5 = nn.Conv2d(16, 120, 5)
         self.places = Places()
         self.f6 = nn.Linear(120, 84)
-        self.output = choose("output", OUTPUT, output)(classes)
+        self.output = choose("output", OUTPUT, output)(classes, rbf_factor)
         self.reset_parameters()
 
     def layers(self) -> dict[str, list[nn.Module]]:
@@ -254,10 +267,11 @@ class LeNet5(nn.Module):
         return self.states(images)["output"]
 
     @torch.no_grad()
-    def reset_parameters(self, bound: str = "1/sqrt(F)", coefficient: float = 1.0):
+    def reset_parameters(self, bound: str = "1/sqrt(F)", coefficient: float = 1.0, zero_biases: bool = False):
         """Draw the initial weights from torch's default generator, uniform within +-BOUNDS[bound].
 
-        The paper has 2.4/F (section III), and is silent on S2 and S4: they start with this coefficient and bias 0.
+        The paper has 2.4/F (section III), and is silent on S2 and S4: they start with this coefficient and bias 0. With
+        `zero_biases` all other biases start at 0, too.
         """
         bound_of = choose("bound", BOUNDS, bound)
         for layer in self.children():
@@ -272,6 +286,8 @@ class LeNet5(nn.Module):
                 limit = bound_of(layer.weight[0].numel())
                 layer.weight.uniform_(-limit, limit)
                 layer.bias.uniform_(-limit, limit)
+            if zero_biases and hasattr(layer, "bias"):
+                layer.bias.zero_()
 
 
 @torch.no_grad()

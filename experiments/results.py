@@ -1,6 +1,11 @@
 """What the tables of all experiments are made of: means and deviations over seeds, and Markdown."""
 
+import json
 import statistics
+from pathlib import Path
+
+# What the paper's figures show, read from its drawings: errors and shares in %.
+PAPER = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
 
 
 def beside(here: str, there: str) -> str:

@@ -1,22 +1,31 @@
 """Is it luck? Each recipe trained from several seeds: mean and deviation of its test error.
 
-python -m experiments seeds                        the five variants that the study compares, five seeds each
+python -m experiments seeds                        the variants that the study compares: 1998 ten times, others five
 python -m experiments seeds best default-plain     those named; default-plain is trained by model.py itself
+
+The networks are kept in Record/study/networks, for the experiments that look at them closer.
 """
 
 import statistics
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor
+
 import utils
 from experiments import results, runner
 from experiments.runner import Context, Experiment
 from figures import plots
-from model import pad
+from model import LeNet5, pad
 from training import checkpoint, loop, steps
 from training.recipes import RECIPES, Recipe
+from training.state import State
 from utils import shown
 
-SEEDS, PLAIN = (0, 1, 2, 3, 4), "default-plain"
+SEEDS, PLAIN, NOISY = tuple(range(10)), "default-plain", "1998-noise"
+COUNTS = {"1998": 10, PLAIN: 3}  # seeds; of all others 5
+INVERTED = 0.1  # of the pixels, with which the network of the paper's figure 13 was trained
 COMPARED = {  # by the name that files have: that of figures and tables, recipe, whether the digits are augmented
     "default": ("default", "default", True),
     "default-no-augment": ("default without augmentation", "default", False),
@@ -24,17 +33,23 @@ COMPARED = {  # by the name that files have: that of figures and tables, recipe,
     "1998": ("1998", "1998", False),
     "1998-augment": ("1998 with augmentation", "1998", True),
 }
-TITLES = {name: title for name, (title, *_) in COMPARED.items()} | {PLAIN: "default by model.py itself"}
+BESIDE = {  # trained if they are named
+    PLAIN: ("default by model.py itself", "default", True),
+    NOISY: ("1998, a tenth of the pixels inverted", "1998", False),
+    "fast": ("fast", "fast", True),
+}
+TITLES = {name: title for name, (title, *_) in (COMPARED | BESIDE).items()}
 HUES = {"default": plots.BLUE, "best": plots.GREEN, "1998": plots.VERMILLION}
 # A hue for each method, and dashes for "without augmentation", in every figure.
 LOOKS = {
     name: {"color": HUES[recipe], "linestyle": "-" if augment else "--"}
     for name, (_, recipe, augment) in COMPARED.items()
 }
+LOOKS[NOISY] = {"color": plots.ORANGE, "linestyle": "-"}
 
 
 def recipe_of(variant: str) -> Recipe:
-    _, recipe, augment = COMPARED["default" if variant == PLAIN else variant]
+    _, recipe, augment = (COMPARED | BESIDE)[variant]
     return RECIPES[recipe].override(augment=augment)
 
 
@@ -44,29 +59,53 @@ def recipes(context: Context) -> dict[str, dict]:
 
 def tasks(context: Context, runs: list[dict]) -> list[dict]:
     found = [{"variant": name, "seed": seed} for name in context.variants for seed in context.seeds]
-    if context.seeds == SEEDS:  # three of the slow ones, unless more are asked for
-        found = [task for task in found if task["variant"] != PLAIN or task["seed"] < 3]
+    if context.seeds == SEEDS:  # unless others are asked for
+        found = [task for task in found if task["seed"] < COUNTS.get(task["variant"], 5)]
     return found
 
 
 def measure(context: Context, task: dict) -> dict:
-    """Train: accuracies on the test set and the whole training set, the test digits misclassified (their numbers),
-    seconds, each epoch's row."""
-    data = context.load()
-    recipe = context.shorten(recipe_of(task["variant"]))
-    make = steps.plain if task["variant"] == PLAIN else loop.fastest
-    *_, trained = loop.train(recipe, data, task["seed"], make_steps=make)
+    """Train: accuracies on the test set and the whole training set, the test digits misclassified (their numbers) and
+    what the network takes them for, seconds, each epoch's row."""
+    trained, data = train(context, task["variant"], task["seed"]), context.load()
     (images, labels), device = data.test, data.test[0].device
     tested, last = (checkpoint.network(trained, last).to(device) for last in (False, True))
-    wrong = utils.class_logits(tested, pad(images)).argmax(1) != labels
+    answers = utils.class_logits(tested, pad(images)).argmax(1)
+    wrong = answers != labels
+    checkpoint.save(network_file(context, task["variant"], task["seed"]), trained)
     return {
         "accuracy": utils.accuracy(tested, images, labels),
         "last_accuracy": utils.accuracy(last, images, labels),
         "seconds": sum(row["seconds"] for row in trained.history),
         "training_accuracy": utils.accuracy(last, *data.train),
         "misclassified": wrong.nonzero().flatten().tolist(),
+        "answers": answers[wrong].tolist(),
         "history": trained.history,
     }
+
+
+def train(context: Context, variant: str, seed: int) -> checkpoint.Checkpoint:
+    make_steps = {PLAIN: steps.plain, NOISY: noisy}.get(variant, loop.fastest)
+    *_, trained = loop.train(context.shorten(recipe_of(variant)), context.load(), seed, make_steps=make_steps)
+    return trained
+
+
+def noisy(state: State, recipe: Recipe) -> steps.Steps:
+    """The fastest steps, on digits of which a tenth of the pixels is inverted, drawn anew for each step."""
+    made, clean = loop.fastest(state, recipe), state.images.clone()
+
+    def run(order: Tensor):
+        chosen = order.flatten()
+        state.images[chosen] = inverted(clean[chosen], INVERTED, state.generator)
+        made.run(order)
+
+    return made._replace(run=run)
+
+
+def inverted(images: Tensor, share: float, generator: np.random.Generator) -> Tensor:
+    """Images uint8 (N, H, W) with this share of their pixels, drawn at random, inverted."""
+    chosen = torch.from_numpy(generator.random(images.shape, np.float32) < share)
+    return torch.where(chosen, 255 - images, images)
 
 
 def summarize(context: Context, runs: list[dict]) -> dict:
@@ -92,13 +131,26 @@ EXPERIMENT = Experiment(
     facts=lambda context: {"recipes": recipes(context)},
     seeds=SEEDS,
     variants=tuple(TITLES),
-    optional=(PLAIN,),
+    optional=tuple(BESIDE),
     seconds=120,
     device=True,
 )
 
 
 # ------------------------------------------------------------------------------------- for those that read its runs
+
+
+def network_file(context: Context, variant: str, seed: int) -> Path:
+    """Where the network of a run is kept: not in the reference, which would grow by 50 MB."""
+    return runner.folder(tiny=context.tiny) / "networks" / f"{variant}-{seed}.safetensors"
+
+
+def network(context: Context, variant: str, seed: int) -> LeNet5:
+    """The network of a run; trained now if it is not there, or is that of another recipe."""
+    path = network_file(context, variant, seed)
+    if not path.exists() or checkpoint.load(path).recipe != context.shorten(recipe_of(variant)):
+        checkpoint.save(path, train(context, variant, seed))
+    return checkpoint.load_network(path)
 
 
 def found(context: Context) -> dict[str, tuple[Path, list[dict]]]:

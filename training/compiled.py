@@ -57,10 +57,11 @@ def loops(kernels, state: State, recipe: Recipe) -> tuple[Steps, Callable[[Tenso
     """The compiled steps; and gradient(chosen), that of the batch `chosen`, int64 (B,), as a flat vector."""
     model, c3 = state.model, state.model.c3
     table = c3.connections if hasattr(c3, "connections") else torch.cartesian_prod(torch.arange(16), torch.arange(6)).T
-    codes = model.output.codes.numpy() if isinstance(model.output, RBF) else None
+    rbf = {"codes": model.output.codes.numpy(), "factor": model.output.factor} if isinstance(model.output, RBF) else {}
     # Eq. 8 is eq. 9 with a rubbish class that always wins: E = y_D + log(exp(-j) + 0) = y_D - j.
     j = ALWAYS_WINS if recipe.loss == "eq. 8" else recipe.j
-    network = kernels.network(np.float32, table.numpy(), codes, j, relu=isinstance(model.squash, nn.ReLU))
+    relu = isinstance(model.squash, nn.ReLU)
+    network = kernels.network(np.float32, table.numpy(), **rbf, j=j, relu=relu)
     buffers = kernels.buffers(kernels.SINGLE if state.batch_size == 1 else kernels.BATCH, np.float32)
     # Views of the state's memory: what the loops write, the state has.
     weights, images, labels = state.weights.numpy(), state.images.numpy(), state.labels.numpy()

@@ -57,7 +57,7 @@ def outermost(function):
 
 # ---- What is handed to the loops: see the functions below that make them ----
 
-Network = namedtuple("Network", "background grey A S relu c1_from c3_from c3_start codes j")
+Network = namedtuple("Network", "background grey A S relu c1_from c3_from c3_start codes factor j")
 Optimizer = namedtuple("Optimizer", "rate first second ema period")
 Layers = namedtuple("Layers", "c1 c1_bias s2 s2_bias c3 c3_bias s4 s4_bias c5 c5_bias f6 f6_bias output output_bias")
 
@@ -111,12 +111,12 @@ def buffers(layout: tuple, dtype) -> Buffers:
     return Buffers(np.zeros(lanes, np.int64), **arrays)
 
 
-def network(dtype, connections, codes=None, j=None, relu=False) -> Network:
+def network(dtype, connections, codes=None, factor=1.0, j=None, relu=False) -> Network:
     """What the loops must know of the network and its loss, besides the weights.
 
     `connections` (2, kernels): the C3 map that each kernel of C3 feeds, in ascending order, and the S2 map it reads.
-    `codes` (10, 84) are those of RBF outputs; without them the outputs are linear. `j` is that of eq. 9; None:
-    cross-entropy. `relu`: ReLU in place of the squashing function.
+    `codes` (10, 84) are those of RBF outputs, `factor` is that of their distances; without codes the outputs are
+    linear. `j` is that of eq. 9; None: cross-entropy. `relu`: ReLU in place of the squashing function.
     """
     number = np.dtype(dtype).type
     to_map, from_map = np.asarray(connections, np.int64)
@@ -130,6 +130,7 @@ def network(dtype, connections, codes=None, j=None, relu=False) -> Network:
         c3_from=np.ascontiguousarray(from_map),
         c3_start=np.searchsorted(to_map, np.arange(17)),  # map m's kernels are c3_start[m] to c3_start[m + 1] - 1
         codes=np.zeros((0, 84), dtype) if codes is None else np.array(codes, dtype),
+        factor=number(factor),
         j=number(1e30 if j is None else j),
     )
 
@@ -512,8 +513,8 @@ def dense_step(da, x, w, bias, rate, bias_rate):
 
 
 @inner
-def rbf(x, codes, scores, lanes):
-    """The scores of RBF outputs: x (84 lanes,), codes (10, 84) -> scores (10 lanes,)."""
+def rbf(x, codes, factor, scores, lanes):
+    """The scores of RBF outputs: x (84 lanes,), codes (10, 84), factor of the distances -> scores (10 lanes,)."""
     scores[:] = 0
     for o in range(10):
         y = scores[o * lanes : (o + 1) * lanes]
@@ -521,10 +522,12 @@ def rbf(x, codes, scores, lanes):
             row, code = x[u * lanes : (u + 1) * lanes], codes[o, u]
             for b in range(lanes):
                 y[b] -= (row[b] - code) ** 2
+    for i in range(scores.size):
+        scores[i] *= factor
 
 
 @inner
-def rbf_back(ds, codes, x, dx, lanes):
+def rbf_back(ds, codes, factor, x, dx, lanes):
     """dE/dscores (10 lanes,) -> dE/dx (84 lanes,)."""
     dx[:] = 0
     for o in range(10):
@@ -532,7 +535,7 @@ def rbf_back(ds, codes, x, dx, lanes):
         for u in range(84):
             row, out, code = x[u * lanes : (u + 1) * lanes], dx[u * lanes : (u + 1) * lanes], codes[o, u]
             for b in range(lanes):
-                out[b] += 2 * d[b] * (code - row[b])
+                out[b] += 2 * factor * d[b] * (code - row[b])
 
 
 @inner
@@ -573,7 +576,7 @@ def forward(t, images, net, v, layout):
     dense(v.c5, t.f6, t.f6_bias, v.f6, lanes)
     activate(v.f6, net)
     if len(net.codes):
-        rbf(v.f6, net.codes, v.logits, lanes)
+        rbf(v.f6, net.codes, net.factor, v.logits, lanes)
     else:
         dense(v.f6, t.output.reshape(10, 84), t.output_bias, v.logits, lanes)
 
@@ -587,7 +590,7 @@ def backward(t, g, rates, stepping, net, v, layout):
     lanes, c1_rows, c1_columns, c3_rows, c3_columns = layout
     d_c3, d_c1 = v.d_c3.reshape(16, c3_rows, -1), v.d_c1.reshape(c1_rows, -1)
     if len(net.codes):
-        rbf_back(v.logits, net.codes, v.f6, v.d_f6, lanes)
+        rbf_back(v.logits, net.codes, net.factor, v.f6, v.d_f6, lanes)
     else:
         linear_back(v.logits, t.output.reshape(10, 84), v.d_f6, lanes)
         dense_gradient(v.logits, v.f6, v.transposed, g.output.reshape(10, 84), g.output_bias, lanes)

@@ -66,9 +66,10 @@ def train(
             if augmented:
                 augmented.put(epoch, state.images)
             if recipe.optimizer == "diagonal-lm":
-                state.estimate_curvature(generator(seed, epoch, CURVATURE), recipe.loss_factor(state.batch_size))
+                factor = recipe.loss_factor(state.batch_size)
+                state.estimate_curvature(generator(seed, epoch, CURVATURE), factor, recipe.f6_curvature)
             digits = 0
-            for order in shuffled(state, generator(seed, epoch, SHUFFLE)):
+            for order in shuffled(state, generator(seed, 1 if recipe.constant_order else epoch, SHUFFLE)):
                 seen = epoch - 1 + (digits + order.numel() / 2) / len(state.labels)  # epochs, amid the chunk
                 state.learning_rate.fill_(recipe.learning_rate(epoch, seen / recipe.epochs))
                 steps.run(order)

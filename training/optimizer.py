@@ -85,17 +85,19 @@ class DiagonalLM(torch.optim.Optimizer):
         return loss
 
 
-def curvature(model: LeNet5, images: Tensor, factor: float = 1.0) -> list[Tensor]:
+def curvature(model: LeNet5, images: Tensor, factor: float = 1.0, f6: float | None = None) -> list[Tensor]:
     """h_kk of every parameter, in the order of model.parameters(), averaged over images (N, 1, 32, 32).
 
     `factor` is the factor that the loss carries. Neither the model nor its gradients change, and no label is needed:
-    - RBF output: E = sum_j (x_j - w_j)^2 (eq. 8) has d2E/dx^2 = 2 for each of F6's 84 states, whichever the class.
-      Eq. 9 starts there, too: through its logarithm the curvature of an untrained network would be almost 0.
+    - RBF output: E = sum_j (x_j - w_j)^2 (eq. 8) has d2E/dx^2 = 2 for each of F6's 84 states, whichever the class,
+      times the factors of loss and distance. Eq. 9 starts there, too: through its logarithm the curvature of an
+      untrained network would be almost 0. `f6` is what it is instead, if given.
     - Linear output: the Gauss-Newton term of the cross-entropy on the ten logits, the diagonal p (1 - p), p = softmax.
     """
     layers = [module for modules in model.layers().values() for module in modules]
     if isinstance(model.output, RBF):
-        return propagate_back(layers[:-1], images, lambda states: torch.full_like(states, 2 * factor))
+        value = 2 * factor * model.output.factor if f6 is None else f6
+        return propagate_back(layers[:-1], images, lambda states: torch.full_like(states, value))
 
     def start(logits):
         p = logits.softmax(-1)

@@ -71,10 +71,13 @@ class State:
         parts = vector.split([p.numel() for p in parameters])
         return [part.view(p.shape) for p, part in zip(parameters, parts)]
 
-    def estimate_curvature(self, generator: np.random.Generator, factor: float):
-        """Estimate the curvature of a loss with this factor anew, on digits drawn at random, and each weight's rate."""
+    def estimate_curvature(self, generator: np.random.Generator, factor: float, f6: float | None = None):
+        """Estimate the curvature of a loss with this factor anew, on digits drawn at random, and each weight's rate.
+
+        `f6` is that of optimizer.curvature.
+        """
         chosen = torch.from_numpy(generator.permutation(len(self.labels))[:CURVATURE_PATTERNS])
-        found = curvature(self.model, normalize(self.images[chosen.to(self.images.device)]), factor)
+        found = curvature(self.model, normalize(self.images[chosen.to(self.images.device)]), factor, f6)
         h = self.vectors["curvature"].copy_(torch.cat([part.flatten() for part in found]))
         self.vectors["rate"].copy_(step_sizes(self.learning_rate, h))
 

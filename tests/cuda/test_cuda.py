@@ -23,7 +23,7 @@ pytestmark = pytest.mark.cuda
 RATES = (0.0005, 0.0005, 0.0002)
 ADAM = dataclasses.replace(RECIPES["default"], learning_rates=RATES, batch_size=8, augment=False)
 OF_1998 = dataclasses.replace(RECIPES["1998"], learning_rates=RATES)
-LINEAR_1998 = dataclasses.replace(OF_1998, model_arguments={}, loss="cross-entropy", j=None)
+LINEAR_1998 = dataclasses.replace(OF_1998, model_arguments={}, loss="cross-entropy", j=None, f6_curvature=None)
 RECIPE = pytest.mark.parametrize("recipe", [ADAM, OF_1998], ids=["default", "1998"])
 
 

@@ -26,6 +26,7 @@ EACH = {
     "default": DEFAULT,
     "full C3, ReLU": change(DEFAULT, model_arguments={"connection": "full", "activation": "relu"}),
     "1998": OF_1998,
+    "1998, a factor of the distance": change(OF_1998, model_arguments={"output": "rbf", "rbf_factor": 0.3}),
     "eq. 8": change(OF_1998, loss="eq. 8", j=None),
 }
 RECIPE = pytest.mark.parametrize("recipe", EACH.values(), ids=EACH)

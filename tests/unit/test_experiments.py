@@ -235,15 +235,13 @@ def test_choices_never_load_the_test_set(rehearse, monkeypatch):
         return few_digits(name, data_dir, subset)
 
     monkeypatch.setattr(mnist, "load_dataset", training_digits_only)
-    assert list(rehearse("choices", "1998, eq. 8", "1998, factor 1.0")["variants"]) == [
-        "1998, factor 1.0",
-        "1998, eq. 8",
-    ]
+    asked = "fast, batch 32, peak 0.002", "default, initialization 2.4/F, coefficient 1.0"
+    assert list(rehearse("choices", *asked)["variants"]) == [*asked[::-1]]
     found = rehearse("augmentation", "figure", "best")
     assert len(found["variants"]) == 4 + 2 + 2 and found["leading"]["best"] in found["variants"]
     assert sum("cosine" in name for name in found["variants"]) == 2
     assert 0 <= rehearse("numbers_choice", "relu")["variants"]["relu"]["mean"] <= 1
-    assert {path.stem for path in TINY.glob("*.png")} == {"choices", "augmentation"}
+    assert {path.stem for path in TINY.glob("*.png")} == {"augmentation"}
 
 
 def test_whole_numbers(rehearse, monkeypatch):
@@ -276,7 +274,7 @@ def test_lines_are_changed_by_the_amounts_that_the_reference_shows(monkeypatch):
     assert numbers.errors(outcomes) == {"lines": 0.5, "digits": 3 / 6}
 
 
-def test_digits_changed_on_purpose(rehearse, monkeypatch):
+def test_digits_changed_on_purpose():
     digit, dot = pad(few_digits("digits", None, "test")[0][:1]), torch.zeros(1, 32, 32, dtype=torch.uint8)
     assert torch.equal(robustness.rotate(digit, 90), digit.rot90(-1, (1, 2)))
     assert torch.equal(robustness.move(digit, 3), digit.roll(3, 2))
@@ -284,17 +282,6 @@ def test_digits_changed_on_purpose(rehearse, monkeypatch):
     dot[0, 10, 10] = 200
     assert robustness.thicken(dot, 1).count_nonzero() == 5 and not robustness.thicken(dot, -1).any()
     assert robustness.thicken(dot, 0.5)[0, 9, 10] == 100
-    noisy = robustness.add_noise(torch.full((9, 32, 32), 99, dtype=torch.uint8), 0.2)
-    assert 0.15 < (noisy != 99).float().mean() < 0.25
-    amounts = {"rotation": (-30, 0, 30, 60), "scale": (0.5, 1, 2), "noise": (0, 0.4)}
-    changes = {name: (robustness.CHANGES[name][0], own, *robustness.CHANGES[name][2:]) for name, own in amounts.items()}
-    monkeypatch.setattr(robustness, "CHANGES", changes)
-    runs = rehearse("robustness")["runs"]
-    accuracy = {(run["change"], run["amount"]): run["accuracy"] for run in runs if run["variant"] == "default"}
-    assert accuracy["rotation", 0] == accuracy["scale", 1] == accuracy["noise", 0] > accuracy["rotation", 60]
-    assert len(accuracy) == 9 and len(runs) == 2 * 9  # of the two networks that are shipped
-    files = f"Record/reference/{checkpoint.FILE}, Record/reference/best/{checkpoint.FILE}"
-    assert robustness.EXPERIMENT.notice(Context("", tiny=True)) == f"networks: {files}"
 
 
 def test_rendered_images(rehearse):

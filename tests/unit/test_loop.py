@@ -86,6 +86,8 @@ def test_each_epoch_has_an_order_and_images_of_its_own_augmented_as_the_recipe_s
     expected = [augment(images, generator, recipe.strength, 0.5) if augmented else images for generator in draws]
     assert all(torch.equal(one, other) for one, other in zip(seen, expected, strict=True))
     assert all(sorted(order) == list(range(100)) for order in orders) and orders[0] != orders[1] != orders[2]
+    run(dataclasses.replace(recipe, constant_order=True), make_steps=watched)
+    assert orders[3] == orders[4] == orders[5] == orders[0]
 
 
 def test_one_thread_trains_and_another_makes_images_until_the_run_ends_or_is_left(threads):

@@ -46,7 +46,16 @@ def test_squashing_subsampling_and_rbf_by_hand():
     assert layer.codes.shape == (10, 84) and layer.codes.abs().eq(1).all()
     different = (layer.codes != layer.codes[3]).sum(1)
     assert torch.equal(layer(layer.codes[3:4]), -4.0 * different[None])  # each different pixel is 2 away
-    assert different[3] == 0 and different.sort()[0][1] >= 5
+    assert different[3] == 0
+    torch.testing.assert_close(model.RBF(0.5)(layer.codes), layer(layer.codes) / 2)
+
+
+def test_the_codes_are_those_of_figure_3():
+    different = (model.digit_codes().unsqueeze(1) != model.digit_codes()).sum(2)
+    assert different[6, 8] == 12 == different[different > 0].min()  # the nearest two
+    ink = model.digit_codes().view(10, 12, 7).eq(1).any(2)
+    assert (ink[:, 0] & ~ink[:, 1]).nonzero().flatten().tolist() == [0, 2, 4, 5]  # a bar: 0, 2, 5 are not O, Z, S
+    assert model.digit_codes().eq(1).sum(1).tolist() == [35, 27, 33, 32, 41, 35, 39, 25, 43, 39]
 
 
 GRID = """
@@ -108,6 +117,9 @@ def test_input_is_padded_and_normalized_as_published_and_other_refused():
         LeNet5(subsampling="none")
     with pytest.raises(ValueError, match="codes for ten classes, not for 11"):
         LeNet5(output="rbf", classes=11)
+    for factor in 0.0, math.inf:
+        with pytest.raises(ValueError, match=f"rbf_factor is {factor}, but must be positive"):
+            LeNet5(output="rbf", rbf_factor=factor)
 
 
 LIMITS = {"1/sqrt(F)": lambda f: f**-0.5, "2.4/F": lambda f: 2.4 / f, "sqrt(3/F)": lambda f: (3 / f) ** 0.5}
@@ -126,6 +138,9 @@ def test_initial_weights_follow_the_fan_in(bound):
         assert 0.9 * limit(25 * len(maps)) < own.abs().max() <= limit(25 * len(maps))
     for layer in network.s2, network.s4:
         assert layer.coefficient.eq(coefficient).all() and layer.bias.eq(0).all()
+    network.reset_parameters(bound, zero_biases=True)
+    for name, parameter in network.named_parameters():
+        assert parameter.eq(0).all() == name.endswith("bias")
 
 
 @pytest.mark.parametrize("output", OUTPUT)

@@ -23,12 +23,14 @@ change = dataclasses.replace
 
 def test_the_recipes_are_those_of_the_documents():
     best, fast, numbers = RECIPES["best"], RECIPES["fast"], RECIPES["numbers"]
-    assert list(RECIPES) == ["default", "best", "fast", "1998", "numbers"] == [each.name for each in RECIPES.values()]
+    names = ["default", "best", "fast", "1998", "numbers"]
+    assert list(RECIPES) == names == [each.name for each in RECIPES.values()]
     assert DEFAULT.learning_rates == (0.0005,) * 20 and DEFAULT.batch_size == 32 and DEFAULT.ema
     assert not DEFAULT.model_arguments and DEFAULT.augment and best.augment and not OF_1998.augment
     assert best.learning_rates[::30] == pytest.approx([0.001, 0.0005]) and best.learning_rates[-1] < 1e-6
     assert best.model_arguments == fast.model_arguments == {"activation": "relu"} and best.epochs == 60
     assert OF_1998.epochs == 20 and OF_1998.batch_size == 1 and OF_1998.model_arguments == {"output": "rbf"}
+    assert OF_1998.constant_order and OF_1998.loss == "eq. 9"
     changes = [1, 3, 6, 9, 13]  # the first passes of the paper's schedule, and their rates
     assert [OF_1998.learning_rates[i - 1] for i in changes] == [0.0005, 0.0002, 0.0001, 0.00005, 0.00001]
     assert [1 + i for i, rate in enumerate(OF_1998.learning_rates) if rate != OF_1998.learning_rates[i - 1]] == changes
@@ -61,6 +63,7 @@ REFUSED = [
     *({"optimizer": "sgd"}, {"loss": "eq. 7", **CODES}, {"loss": "eq. 8"}, {"loss": "eq. 9", "j": None, **CODES}),
     *({"j": 1.0}, {"factor": 0.0}, {"strength": -1.0}, {"elastic": NAN}, {"ema": 1}, {"augment": None}),
     *({"initialization": {"bound": "1/F"}}, {"initialization": {"bias": 0}}, {"initialization": {"coefficient": 0}}),
+    *({"constant_order": 1}, {"f6_curvature": 1.0}, {"f6_curvature": 0.0, **CODES}),
     *({"warmup": share} for share in (-0.1, 1.0, NAN)),
 ]
 
@@ -77,10 +80,11 @@ def test_losses_their_factor_and_the_initial_weights_are_the_recipes():
     for loss, expected in {**losses, "eq. 9": eq9_loss(scores, labels, 0.3)}.items():
         recipe = change(OF_1998, loss=loss, j=0.3 if loss == "eq. 9" else None)
         assert torch.equal(recipe.losses(scores, labels), expected)
-    assert OF_1998.loss_factor(4) == 0.05 and DEFAULT.loss_factor(4) == 0.25
-    recipe = change(DEFAULT, initialization={"bound": "2.4/F", "coefficient": 0.25})
+    assert OF_1998.loss_factor(4) == 0.1 and DEFAULT.loss_factor(4) == 0.25
+    recipe = change(DEFAULT, initialization={"bound": "2.4/F", "coefficient": 0.25, "zero_biases": True})
     model = State(recipe, 0, mnist.load_dataset("digits", None, "test")).model
     assert model.s2.coefficient.eq(0.25).all() and model.f6.weight.abs().max() <= 2.4 / 120
+    assert model.c5.bias.eq(0).all()
 
 
 def test_each_kind_of_run_has_its_own_folder():
@@ -104,7 +108,8 @@ def reference_curvature(model, image, factor):
     for module in modules:
         inputs.append(module(inputs[-1]))
     p = inputs.pop().softmax(-1)
-    h = torch.full_like(p, 2 * factor) if isinstance(model.output, RBF) else factor * p * (1 - p)
+    of_distance = 2 * factor * getattr(model.output, "factor", 1)
+    h = torch.full_like(p, of_distance) if isinstance(model.output, RBF) else factor * p * (1 - p)
     for module, x in zip(reversed(modules), reversed(inputs)):
         call = functools.partial(functional_call, module)
         of_weights, of_inputs = jacrev(call, argnums=(0, 1), chunk_size=64)(dict(module.named_parameters()), x)
@@ -113,7 +118,10 @@ def reference_curvature(model, image, factor):
     return curvatures
 
 
-@pytest.mark.parametrize("options", [("trainable", "table", "squash", "linear"), ("average", "full", "relu", "rbf")])
+OPTIONS = [("trainable", "table", "squash", "linear"), ("average", "full", "relu", "rbf", 10, 0.5)]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
 def test_every_option_unit_by_unit(options):
     torch.manual_seed(0)
     model, image = LeNet5(*options).double(), torch.randn(1, 1, 32, 32, dtype=torch.float64)
@@ -134,6 +142,8 @@ def test_the_curvature_is_the_mean_over_500_digits_drawn_at_random():
     state.estimate_curvature(np.random.default_rng(3), 0.05)
     torch.testing.assert_close(state.vectors["curvature"], expected)
     torch.testing.assert_close(state.vectors["rate"], 0.0002 / (MU + expected))
+    state.estimate_curvature(np.random.default_rng(3), 0.05, f6=0.4)  # eq. 8 with this factor has 0.1
+    torch.testing.assert_close(state.vectors["curvature"], 4 * expected)
 
 
 def test_step_by_hand():

@@ -1,0 +1,134 @@
+"""The paper's figure 10: the test digits to reject for 0.5 % error on the rest; and how right probabilities are.
+
+A digit is rejected where the two best classes are too close, by the difference of their logits, or of the scores of
+RBF units. The networks are those of `seeds`.
+
+The probabilities are those that ClassifyTask_predict.py prints: softmax of the logits, or of the scores of RBF units.
+Of the digits given 99 %, 99 % should be right. The expected calibration error says how far off that is: the mean, over
+digits, of |share right - mean probability| in 15 bins of equal width.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import utils
+from experiments import results, seeds
+from experiments.runner import Context, Experiment
+from figures import plots
+from model import pad
+
+PAPER = results.PAPER["figure 10"]["rejected"]  # %
+ERROR = 0.005  # of the digits that are not rejected
+SHARES = [i / 500 for i in range(41)]  # rejected, of the curves: 0 to 8 %
+BINS, FEWEST = 15, 10  # of probability; digits in a bin that is drawn
+TITLES = {name: seeds.TITLES[name] for name in (*seeds.COMPARED, "fast")}
+LOOKS = seeds.LOOKS | {"fast": {"color": plots.PURPLE, "linestyle": "-"}}
+OTHERS = {"LeNet-1": 1.7, "LeNet-4": 1.1, "boosted LeNet-4": 0.7}  # of the paper, with shares in its figure: errors
+
+
+def tasks(context: Context, runs: list[dict]) -> list[dict]:
+    return [{"variant": name, "seed": seed} for seed in context.seeds for name in TITLES]
+
+
+def measure(context: Context, task: dict) -> dict:
+    """Accuracy, the share to reject, the error at each of SHARES, and the calibration of a network."""
+    images, labels = context.load().test
+    logits = utils.class_logits(seeds.network(context, task["variant"], task["seed"]), pad(images))
+    best, second = logits.topk(2).values.T
+    right = logits.argmax(1) == labels
+    errors = errors_accepted(best - second, right)
+    accepted = [round((1 - share) * len(labels)) for share in SHARES]
+    return {
+        "accuracy": int(right.sum()) / len(labels),
+        "rejected": rejected(errors),
+        "curve": [errors[count - 1] / count for count in accepted],
+        **calibration(logits.softmax(1), labels),
+    }
+
+
+def errors_accepted(margins: Tensor, right: Tensor) -> list[int]:
+    """How many of the 1, 2, ... N digits with the largest margins are wrong: margins (N,) and right, bool (N,)."""
+    return (~right[margins.argsort(descending=True, stable=True)]).cumsum(0).tolist()
+
+
+def rejected(errors: list[int], most: float = ERROR) -> float:
+    """The least share to reject so that at most this share of the rest is wrong, given errors_accepted."""
+    accepted = max((count for count, wrong in enumerate(errors, 1) if wrong <= most * count + 1e-9), default=0)
+    return 1 - accepted / len(errors)
+
+
+def calibration(probabilities: Tensor, labels: Tensor) -> dict:
+    """Of probabilities (N, 10): mean of those of the answers, calibration error, and the bins: digits, the sum of their
+    probabilities, how many are right."""
+    p, answers = probabilities.double().max(1)
+    right, place = (answers == labels).double(), (p * BINS).long().clamp(max=BINS - 1)
+    bins = torch.zeros(BINS, 3, dtype=torch.double).index_add(0, place, torch.stack([torch.ones_like(p), p, right], 1))
+    error = (bins[:, 2] - bins[:, 1]).abs().sum().item() / len(labels)
+    return {"probability": p.mean().item(), "calibration_error": error, "bins": bins.tolist()}
+
+
+def summarize(context: Context, runs: list[dict]) -> dict:
+    """Of each variant: accuracy, share to reject, curve, and calibration; means and deviations over the seeds."""
+    found = results.by_variant(runs)
+    for name, own in results.group(runs).items():
+        found[name]["curve"] = [sum(errors) / len(own) for errors in zip(*(run["curve"] for run in own))]
+        for key in ("rejected", "probability", "calibration_error"):
+            found[name][key] = results.mean_and_deviation([{"accuracy": run[key]} for run in own])
+        found[name]["bins"] = torch.tensor([run["bins"] for run in own]).sum(0).tolist()
+    return {"variants": {name: found[name] for name in TITLES if name in found}}
+
+
+def tables(content: dict) -> dict[str, str]:
+    """Shares in %, mean ± deviation: to reject, with the paper's below; and the calibration."""
+    rejection, calibrated = [], []
+    for name, row in content["variants"].items():
+        head = [TITLES[name], row["seeds"], results.error(row)]
+        rejection.append([*head, percent(row["rejected"])])
+        calibrated.append([*head, percent(row["probability"]), percent(row["calibration_error"])])
+    for name, error in OTHERS.items():
+        rejection.append([f"the paper's {name}", "", f"{error:.1f}", PAPER[name]])
+    header = ["network", "seeds", "test error, %"]
+    return {
+        "rejection": results.markdown([*header, "rejected, %"], rejection),
+        "calibration": results.markdown([*header, "mean probability, %", "calibration error, %"], calibrated),
+    }
+
+
+def percent(row: dict) -> str:
+    return f"{100 * row['mean']:.2f} ± {100 * row['deviation']:.2f}"
+
+
+@plots.style()
+def draw(context: Context, content: dict, path: Path):
+    subtitle = "means over the seeds; triangles: the paper's networks, at 0.5 % error on the rest"
+    figure = plots.new_figure("Rejecting the digits that are close calls, and trusting probabilities", subtitle, 4.6)
+    left, right = figure.subplots(1, 2)
+    for name, row in content["variants"].items():
+        left.plot([100 * x for x in SHARES], [100 * y for y in row["curve"]], label=TITLES[name], **LOOKS[name])
+        bins = [bin for bin in row["bins"] if bin[0] >= FEWEST]
+        points = [100 * p / count for count, p, _ in bins], [100 * correct / count for count, _, correct in bins]
+        right.plot(*points, marker="o", **LOOKS[name])
+    for name in OTHERS:
+        left.plot(PAPER[name], 100 * ERROR, "^", color=plots.INK, markersize=7)
+        place = {"xytext": (2, 8), "textcoords": "offset points", "rotation": 50, "fontsize": 8}
+        left.annotate(name, (PAPER[name], 100 * ERROR), **place)
+    left.axhline(100 * ERROR, color=plots.GREY, linestyle=":", linewidth=1)
+    left.set(title="Rejection", xlabel="test digits rejected (%)", ylabel="error on the rest (%)", ylim=(0, None))
+    right.plot([30, 100], [30, 100], color=plots.GREY, linestyle=":", linewidth=1)
+    right.set(title=f"Calibration, in {BINS} bins", xlabel="mean probability (%)", ylabel="classified correctly (%)")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    plots.save(figure, path)
+
+
+EXPERIMENT = Experiment(
+    tables=tables,
+    summarize=summarize,
+    tasks=tasks,
+    measure=measure,
+    draw=draw,
+    facts=lambda context: {"recipes": {name: seeds.recipes(context)[name] for name in TITLES}},
+    seeds=(0, 1, 2, 3, 4),
+    seconds=3,
+)
