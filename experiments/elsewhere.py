@@ -2,8 +2,8 @@
 
 The sets are those that are in the data folder: data/README.md says where they are published. Each bitmap is brought
 into MNIST's form in two ways. Prepared: as ClassifyTask_predict.py does with an image of one digit. Simply centred: the
-bitmap's longer side becomes 20 pixels, and the centre of mass the centre. Sets of 28x28 pixels are in MNIST's form
-already and stay as they are; MNIST's own test digits stand beside the others.
+longer side of the box around all ink becomes 20 pixels, and the centre of mass the centre. Sets of 28x28 pixels are in
+MNIST's form already and stay as they are; MNIST's own test digits stand beside the others.
 
 The committee is the networks of `best` that the experiment `seeds` keeps, one a seed: the mean of their probabilities.
 """
@@ -107,7 +107,8 @@ def prepared(bitmap: np.ndarray) -> np.ndarray:
 
 
 def centred(bitmap: np.ndarray) -> np.ndarray:
-    return place(bitmap / 255, tuple((0, side) for side in bitmap.shape))
+    rows, columns = (np.flatnonzero(bitmap.any(axis)) for axis in (1, 0))
+    return place(bitmap / 255, ((rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1)))
 
 
 def in_form(images: Tensor) -> dict[str, Tensor]:
