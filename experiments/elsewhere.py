@@ -58,16 +58,19 @@ def sets(context: Context) -> list[str]:
 
 def notice(context: Context) -> str:
     """The networks, and what is left out. Raises UserError if no set but MNIST's is there."""
-    found, lines = networks(context), []
-    missing = [] if context.tiny else [name for name in foreign.SOURCES if not foreign.find(name, context.data_dir)]
-    files = [(shown(context.data_dir / foreign.SOURCES[name].file), foreign.SOURCES[name].place) for name in missing]
+    missing = {
+        source.title: f"{shown(context.data_dir / source.file)} is missing; it is published at {source.place}"
+        for name, source in foreign.SOURCES.items()
+        if not (context.tiny or foreign.find(name, context.data_dir))
+    }
     if sets(context) == [MNIST]:
-        raise UserError(f"no digits but MNIST's are there: put in place {', '.join(f'{f} ({p})' for f, p in files)}")
-    lines.append("networks: " + ", ".join(shown(files[0]) for files in found.values() if len(files) == 1))
-    lines += [f"left out: {SET_TITLES[name]}, {f} is missing; it is at {p}" for name, (f, p) in zip(missing, files)]
+        raise UserError(f"there are no digits but MNIST's: {', '.join(missing.values())}")
+    found = networks(context)
+    lines = ["networks: " + ", ".join(shown(files[0]) for files in found.values() if len(files) == 1)]
+    lines += [f"left out: {title}, {what}" for title, what in missing.items()]
     if "committee" not in found:
-        absent = next(file for file in members(context) if not file.exists())
-        lines.append(f"left out: the committee of best, {shown(absent)} is missing; python -m experiments seeds best")
+        file = next(file for file in members(context) if not file.exists())
+        lines.append(f"left out: the committee, {shown(file)} is missing; made by python -m experiments seeds best")
     return "\n".join(lines)
 
 
@@ -175,9 +178,9 @@ def draw(context: Context, content: dict, path: Path):
     """A row for each set: errors of one network, evenly spaced, as the network sees the digits."""
     there = [name for name in sets(context) if name != MNIST]
     runs = [run for run in content["runs"] if run["set"] in there]
-    title = f"Digits that are not MNIST's, and that the network of {FAILING} misclassifies"
+    title = f"Digits that are not MNIST's: what the network of {FAILING} misclassifies"
     subtitle = f"as the network sees them, true → predicted class; {plots.COLUMNS} errors in each set, evenly spaced"
-    height = plots.HEADER + len(runs) * ROW / plots.DPI + 0.04
+    height = plots.HEADER + (len(runs) * ROW - 40) / plots.DPI
     axes = plots.canvas(plots.new_figure(title, subtitle, height))
     for row, run in enumerate(sorted(runs, key=lambda run: there.index(run["set"]))):
         images, labels = load(context, run["set"])
