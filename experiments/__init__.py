@@ -4,8 +4,9 @@ import sys
 
 NAMES = (
     "seeds", "choices", "augmentation", "codes", "passes", "set_size", "errors", "robustness", "left_open",
-    "left_open_tested", "paper_curve", "paper_errors", "paper_augmentation", "rejection", "writers", "numbers",
-    "numbers_choice", "rendered", "exercises", "benchmark", "profile", "speedrun", "cuda",
+    "left_open_tested", "paper_curve", "paper_errors", "paper_augmentation", "rejection", "writers",
+    "elsewhere", "numbers", "numbers_choice", "rendered", "exercises", "benchmark", "profile", "speedrun",
+    "cuda",
 )  # fmt: skip
 RENAMED = {"distortions": "augmentation", "own_pictures": "rendered", "study": "--list", "runner": "--list"}
 

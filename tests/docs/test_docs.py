@@ -123,6 +123,10 @@ def others():
     yield "README.md", f"with --digit {told}, in MNIST's form {plain} (python -m experiments rendered)"
     several, refused = found["several_digits"], found["unread"]
     yield "docs/numbers.md", f"digits {several} are taken for several digits and {refused} is refused"
+    networks = [row for run in record("study/elsewhere.json")["runs"] for row in run["networks"].values()]
+    pairs = [[row[way]["accuracy"] for way in ("prepared", "centred")] for row in networks if "centred" in row]
+    most = max(abs(one - other) for one, other in pairs)
+    yield "docs/study.md", f"accuracy differs by at most {100 * most:.1f} percentage points"
     search = record("study/faults.json")
     yield from (("docs/reference.md", f"| {kind} | {times:,} |") for kind, times in search["tried"].items())
     assert search["failed"] == 0
