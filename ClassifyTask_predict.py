@@ -10,6 +10,7 @@ dark. Only digits are read.
 """
 
 import csv
+import functools
 import glob
 import os
 import sys
@@ -23,9 +24,10 @@ import numpy as np
 import torch
 
 import utils
-from digits.preprocessing import prepare, prepare_line, read_grey
+from digits.pieces import clean, cut
+from digits.preprocessing import prepare, read_grey
 from model import LeNet5, normalize, pad
-from reading import sweep
+from reading.vote import Vote, single, vote
 from training import checkpoint
 from training.recipes import RECIPES, record_dir
 from utils import UserError, shown
@@ -78,7 +80,9 @@ def parse_arguments():
     parser.add_argument(
         "--figure", action="store_true", help="draw what the network saw: prediction-1.png, -2.png, ..."
     )
-    where = "of digits or of numbers; default: those in the record folder and in numbers/ below it, else those shipped"
+    where = (
+        "of digits or of numbers; default: those in --record-dir and in numbers/ below it, else the best ones shipped"
+    )
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=where)
     parser.share("--record-dir", "--reference", "--device")
     return parser.parse_args()
@@ -97,64 +101,65 @@ def load_networks(args, device: torch.device) -> tuple[LeNet5 | None, LeNet5 | N
             raise UserError(f"{shown(args.checkpoint)} reads {kind}; leave {flag} out, or name another --checkpoint")
         network = checkpoint.network(found).to(device)
         return (None, network) if of_numbers else (network, None)
-    digits, numbers = (find_network(name, args) for name in ("default", "numbers"))
+    digits, numbers = (folder / checkpoint.FILE for folder in network_folders(args))
     if args.record_dir and not args.number and not numbers.exists():
         numbers = None  # a record folder that has no network for numbers is one for digits
     chosen = None if args.number else digits, None if args.digit else numbers
-    shipped = [shown(path) for path in chosen if path and utils.RECORD / utils.REFERENCE in path.parents]
-    if shipped and not args.csv and not args.reference:
-        networks = "networks" if len(shipped) > 1 else "network"
-        print(f"no training run of yours: read by the {networks} shipped, {', '.join(shipped)}")
+    if not args.record_dir and not args.csv and not args.reference:
+        files = [shown(path) for path in chosen if path]
+        print(f"read by the network{'s' * (len(files) > 1)} shipped, {', '.join(files)}; --record-dir names your own")
     return tuple(path and checkpoint.load_network(path).to(device) for path in chosen)
 
 
-def find_network(recipe: str, args) -> Path:
-    """The checkpoint of the user's own run of a recipe, else the one shipped; in a record folder, if one is named."""
-    own, shipped = (record_dir(RECIPES[recipe], "mnist", reference) / checkpoint.FILE for reference in (False, True))
+def network_folders(args) -> tuple[Path, Path]:
+    """Where the networks for digits and for numbers lie: the best ones shipped, or the user's own in a record folder.
+
+    Recipe `best` reads more of what people write than the default one does.
+    """
     if args.record_dir:
-        return args.record_dir / own.relative_to(utils.RECORD)
-    return shipped if args.reference or (shipped.exists() and not own.exists()) else own
+        return args.record_dir, args.record_dir / "numbers"
+    return tuple(record_dir(RECIPES[name], "mnist", True) for name in ("best", "numbers"))
 
 
 def read(grey: np.ndarray, digits: LeNet5 | None, numbers: LeNet5 | None) -> Answer:
-    """What an image (H, W) says; given both networks, that for digits has the word on what the other takes for one.
-
-    Raises ValueError if nothing can be read.
+    """What an image (H, W) says: a digit, if there is no network for numbers; else whatever number the ways of reading
+    in reading/vote.py agree on. Raises ValueError if nothing can be read.
     """
-    if numbers:
-        answer = read_number(grey, numbers)
-        if len(answer.number) > 1 or not digits:
-            if not answer.number:
-                raise ValueError("shows no digit that can be read; write larger, or with a thicker pen")
-            return answer
-    return read_digit(grey, digits)
+    if not numbers:
+        return read_digit(grey, digits)
+    parts = cut(clean(grey))
+    answer = vote(grey, parts, numbers, digits)
+    if digits and len(parts) == 1 and len(answer.number) == 1:
+        draw = functools.partial(draw_digit, grey, single(grey, parts)[0], digits)
+    else:
+        draw = functools.partial(draw_number, grey, answer)
+    return Answer(answer.number, answer.probability, answer.runner_up, answer.digits, draw)
 
 
 def read_digit(grey: np.ndarray, model: LeNet5) -> Answer:
     image = prepare(grey)  # (28, 28)
-    with torch.inference_mode():
-        states = model.states(normalize(pad(torch.from_numpy(image)[None].to(next(model.parameters()).device))))
-    probabilities = states["output"][0].softmax(0)  # (10,)
+    probabilities = states_of(image, model)["output"][0].softmax(0)  # (10,)
     digit, runner_up = probabilities.topk(2).indices.tolist()
-
-    def draw(path: Path, name: str):
-        from figures import diagrams  # matplotlib takes half a second, which only figures need
-
-        diagrams.layer_states(path, name, grey, image, model, states)
-
+    draw = functools.partial(draw_digit, grey, image, model)
     return Answer(str(digit), probabilities[digit].item(), str(runner_up), [], draw)
 
 
-def read_number(grey: np.ndarray, model: LeNet5) -> Answer:
-    line = prepare_line(grey)  # (32, W)
-    reading = sweep.read(model, line)
+def states_of(image: np.ndarray, model: LeNet5) -> dict[str, torch.Tensor]:
+    """What every layer makes of an image uint8 (28, 28)."""
+    with torch.inference_mode():
+        return model.states(normalize(pad(torch.from_numpy(image)[None].to(next(model.parameters()).device))))
 
-    def draw(path: Path, name: str):
-        from figures import diagrams
 
-        diagrams.sweep(path, name, grey, line, reading)
+def draw_digit(grey: np.ndarray, image: np.ndarray, model: LeNet5, path: Path, name: str):
+    from figures import diagrams  # matplotlib takes half a second, which only figures need
 
-    return Answer(reading.number, reading.probability, reading.runner_up, reading.digits, draw)
+    diagrams.layer_states(path, name, grey, image, model, states_of(image, model))
+
+
+def draw_number(grey: np.ndarray, answer: Vote, path: Path, name: str):
+    from figures import diagrams
+
+    diagrams.sweep(path, name, grey, answer.line, answer)
 
 
 def expanded(path: Path) -> list[Path]:
