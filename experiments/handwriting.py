@@ -1,37 +1,50 @@
-"""How well the predict script reads what people wrote: their images, by kind and by half of the writers.
+"""How well people's own images are read: a folder of them, by kind, by reader and by half of the hands.
 
-REAL_IMAGES names a folder with index.csv (columns file, kind, label, hand) and, if there are any, cheques/ with its own
-(file, label). The images are no part of this project, and nothing is trained on them. But the preparation was made with
-all of them in view, so that these shares are a little high; the halves show how far they depend on the hands. A refusal
-counts as wrong. The networks are those of the reference.
+python -m experiments handwriting --images DIR      else the folder that the variable REAL_IMAGES names
+
+DIR/index.csv has a row for each image: file and label; and if they are known kind ("digit" or "number"), hand (who
+wrote it) and cause (what is hard about it). A folder cheques/ in it may have an index of its own. The images are no
+part of this project, and no network is trained on them. The preparation was made with images in view; the two halves
+of the hands show how far it depends on them. A refusal counts as wrong. The networks are those of the reference.
+
+The images that were misread are drawn into Record/study/handwriting.png. What the project ships has counts alone.
 """
 
 import csv
 import math
-import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
 
 import ClassifyTask_predict
+from digits.pieces import find_lines, placed
 from digits.preprocessing import read_grey
 from experiments import results
 from experiments.runner import Context, Experiment
+from figures import plots
+from model import LeNet5
+from reading.segmentation import classify
+from reading.vote import SURE
 from training import checkpoint, provenance
 from training.recipes import RECIPES, record_dir
 from utils import UserError, shown
 
-SURES = ("sure", "sure_right")
-SURE = 0.9  # a probability from which on an answer is called sure
 HALVES = ("one half", "other half")  # of the hands
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
+AIMS = {"digit": 0.98, "number": 0.98, "cheque": 0.93}  # the share that is to be right of the answers that are sure
+SCRIPT = "the script"
 
 
-def images_folder() -> Path:
-    """The folder of images that the environment names."""
-    if not (name := os.environ.get("REAL_IMAGES")):
-        raise UserError("REAL_IMAGES is not set; let it name a folder of images with an index.csv (file, kind, label)")
-    if not (path := Path(name)).joinpath("index.csv").is_file():
-        raise UserError(f"{shown(path)} has no index.csv; let REAL_IMAGES name a folder with one (file, kind, label)")
-    return path
+class Row(NamedTuple):
+    file: str
+    kind: str
+    label: str
+    half: str
+    cause: str
 
 
 def network_files() -> list[Path]:
@@ -39,64 +52,161 @@ def network_files() -> list[Path]:
 
 
 def tasks(context: Context, runs: list[dict]) -> list[dict]:
-    """One, for these images and networks."""
+    """One, for these images and networks; none where no images are named, as when the reference is looked at."""
+    if not context.images:
+        return []
     weights = " ".join(checkpoint.digest(checkpoint.load(file).tested, {}) for file in network_files())
-    return [{"images": images_folder().name, "weights": weights}]
+    return [{"images": context.images.name, "weights": weights}]
 
 
-def rows_of(path: Path) -> Iterator[tuple[str, str, str, str]]:
-    """File, kind, label and half of every image. Of cheques, each by another hand, every second is in a half."""
+def rows_of(path: Path) -> Iterator[Row]:
+    """All images. Where no hand is named, each image is by another one; every second hand is in a half."""
     hands = {}
-    for row in rows_in(path):
-        half = hands.setdefault(row.get("hand") or row["file"], len(hands) % 2)
-        yield row["file"], row["kind"], row["label"], HALVES[half]
-    if (path / "cheques" / "index.csv").is_file():
-        for i, row in enumerate(rows_in(path / "cheques")):
-            yield f"cheques/{row['file']}", "cheque", row["label"], HALVES[i % 2]
+    for folder in ("", "cheques"):
+        if folder and not (path / folder / "index.csv").is_file():
+            continue
+        for row in rows_in(path / folder):
+            file, label = f"{folder}/{row['file']}".lstrip("/"), row["label"]
+            kind = "cheque" if folder else row.get("kind") or ("digit" if len(label) == 1 else "number")
+            half = hands.setdefault((folder, row.get("hand") or file), len(hands) % 2)
+            yield Row(file, kind, label, HALVES[half], row.get("cause") or "")
 
 
-def rows_in(path: Path) -> list[dict]:
-    with (path / "index.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def rows_in(folder: Path) -> list[dict]:
+    """The rows of a folder's index. Raises UserError if there is none, or if it lacks a column."""
+    try:
+        with (folder / "index.csv").open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        raise UserError(f"{shown(folder)} has no index.csv that can be read; write one: file,label") from None
+    if not rows or not {"file", "label"} <= rows[0].keys():
+        raise UserError(f"{shown(folder / 'index.csv')} has no columns file and label; write one row for each image")
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------- the readers
+
+Answer = tuple[str, float]  # the number, and its probability
+
+
+def readers() -> dict[str, Callable[[np.ndarray], Answer]]:
+    """The ways to read an image (H, W). Each raises ValueError if it cannot."""
+    digits, numbers = (checkpoint.load_network(file) for file in network_files())
+    return {
+        SCRIPT: lambda grey: first_line(grey, digits, numbers),
+        "the sweep alone": lambda grey: first_line(grey, None, numbers),
+        "cut at the gaps, then classified": lambda grey: cut_then_classify(grey, digits),
+    }
+
+
+def first_line(grey: np.ndarray, digits: LeNet5 | None, numbers: LeNet5) -> Answer:
+    """What the predict script says; of several lines all, which is then wrong."""
+    answers = ClassifyTask_predict.read(grey, digits, numbers)
+    return " ".join(answer.number for answer in answers), min(answer.probability for answer in answers)
+
+
+def cut_then_classify(grey: np.ndarray, model: LeNet5) -> Answer:
+    """The baseline: each piece is taken for one digit."""
+    values, digits = torch.cat([classify(placed(pieces), model) for pieces in find_lines(grey)]).max(1)
+    return "".join(map(str, digits.tolist())), float(values.prod())
 
 
 def measure(context: Context, task: dict) -> dict:
-    """The images of each kind and half: how many are right, refused, sure, and sure and right; and what was misread."""
-    networks = [checkpoint.load_network(file) for file in network_files()]
-    path, counts, misread = images_folder(), {}, []
-    for file, kind, label, half in list(rows_of(path))[:: 40 if context.tiny else 1]:
-        own = counts.setdefault(kind, {}).setdefault(half, dict.fromkeys(("images", "right", "refused", *SURES), 0))
+    """Counts for each reader, kind and half; the script's by cause; and what it misread, which is not to be shipped."""
+    counts, causes, misread = {}, {}, []
+    ways = readers()
+    for row in list(rows_of(context.images))[:: 40 if context.tiny else 1]:
         try:
-            answer = ClassifyTask_predict.read(read_grey(path / file), *networks)
-            number, probability = answer.number, answer.probability
-        except ValueError:
-            number, probability = "", 0
-            own["refused"] += 1
-        right, sure = number == label, probability >= SURE
-        for key, value in {"images": 1, "right": right, "sure": sure, "sure_right": sure and right}.items():
-            own[key] += int(value)
-        if not right:
-            misread.append({"file": file, "label": label, "read": number, "probability": round(probability, 3)})
-    return {"kinds": counts, "misread": misread, "versions": provenance.versions()}
+            grey = read_grey(context.images / row.file)
+        except ValueError as error:
+            raise UserError(f"{shown(context.images / row.file)} {error}") from None
+        for name, reader in ways.items():
+            try:
+                number, probability = reader(grey)
+            except ValueError:
+                number, probability = "", 0.0
+            right = number == row.label
+            own = counts.setdefault(name, {}).setdefault(row.kind, {}).setdefault(row.half, Counter())
+            own.update(images=1, right=int(right), refused=int(not number))
+            for threshold in THRESHOLDS:
+                sure = probability >= threshold
+                own.update({f"sure from {threshold}": int(sure), f"right from {threshold}": int(sure and right)})
+            if name == SCRIPT:
+                causes.setdefault(row.cause, Counter()).update(images=1, right=int(right))
+                misread += [] if right else [{"file": row.file, "label": row.label, "read": number}]
+    shipped = {} if context.reference else {"misread": misread}
+    return {"readers": counts, "causes": causes, **shipped, "versions": provenance.versions()}
 
 
 def summarize(context: Context, runs: list[dict]) -> dict:
-    return {key: runs[-1][key] for key in ("kinds",) if runs}
+    return {key: runs[-1][key] for key in ("readers", "causes") if runs}
+
+
+# ---------------------------------------------------------------------------------------------- tables, figure
 
 
 def tables(content: dict) -> dict[str, str]:
-    """Shares in %, with the 95 % interval of Wilson, over all hands and over each half of them."""
+    return {"results": results_table(content), "thresholds": thresholds_table(content), "causes": causes_table(content)}
+
+
+def results_table(content: dict) -> str:
+    """Shares in %, with the 95 % interval of Wilson: of each kind by each reader, and the script's on each half."""
     rows = []
-    for kind, halves in content["kinds"].items():
-        for title, own in {"all": list(halves.values()), **{half: [found] for half, found in halves.items()}}.items():
-            count = {key: sum(half[key] for half in own) for key in ("images", "right", "refused", *SURES)}
-            low, high = wilson(count["right"], count["images"])
-            right = f"{100 * count['right'] / count['images']:.1f} ({100 * low:.0f} to {100 * high:.0f})"
-            sure = f"{100 * count['sure'] / count['images']:.0f}"
-            right_of_sure = f"{100 * count['sure_right'] / max(count['sure'], 1):.1f}"
-            rows.append([f"{kind}s", title, count["images"], right, count["refused"], sure, right_of_sure])
-    header = ["images of", "hands", "images", "right, %", "refused", f"sure ({SURE}), %", "of these right, %"]
-    return {"results": results.markdown(header, rows, labels=2)}
+    for name, kinds in content["readers"].items():
+        for kind, halves in kinds.items():
+            groups = {"all": list(halves.values())}
+            if name == SCRIPT and len(halves) > 1:
+                groups |= {half: [found] for half, found in halves.items()}
+            for hands, own in groups.items():
+                total = sum(map(Counter, own), Counter({"images": 0}))
+                low, high = wilson(total["right"], total["images"])
+                sure, right = total[f"sure from {SURE}"], total[f"right from {SURE}"]
+                share = f"{100 * total['right'] / total['images']:.1f} ({100 * low:.0f} to {100 * high:.0f})"
+                cells = [f"{100 * sure / total['images']:.0f}", f"{100 * right / max(sure, 1):.1f}"]
+                rows.append([f"{kind}s", name, hands, total["images"], share, total["refused"], *cells])
+    rows.sort(key=lambda row: [f"{kind}s" for kind in AIMS].index(row[0]))
+    header = [
+        "images of",
+        "read by",
+        "hands",
+        "images",
+        "right, %",
+        "refused",
+        f"sure ({SURE}), %",
+        "of these right, %",
+    ]
+    return results.markdown(header, rows, labels=3)
+
+
+def thresholds_table(content: dict) -> str:
+    """The lowest threshold at which enough of the sure answers are right on one half of the hands, and what it gives on
+    the other half.
+    """
+    rows = []
+    for kind, halves in content["readers"][SCRIPT].items():
+        for chosen, judged in zip(halves, reversed(list(halves))) if len(halves) > 1 else []:
+            enough = [t for t in THRESHOLDS if sure_share(halves[chosen], t) >= AIMS[kind]]
+            if enough:
+                sure = 100 * halves[judged].get(f"sure from {enough[0]}", 0) / halves[judged]["images"]
+                cells = [enough[0], f"{sure:.0f}", f"{100 * sure_share(halves[judged], enough[0]):.1f}"]
+            else:
+                cells = ["none", "", ""]
+            rows.append([f"{kind}s", f"{100 * AIMS[kind]:.0f}", chosen, *cells])
+    header = ["images of", "aim, %", "chosen on", "threshold", "on the other: sure, %", "of these right, %"]
+    return results.markdown(header, rows, labels=3)
+
+
+def sure_share(found: dict, threshold: float) -> float:
+    """The share of the answers that are sure from a threshold on that are right."""
+    return found.get(f"right from {threshold}", 0) / max(found.get(f"sure from {threshold}", 0), 1)
+
+
+def causes_table(content: dict) -> str:
+    rows = [
+        [cause or "none named", found["images"], f"{100 * found['right'] / found['images']:.1f}"]
+        for cause, found in sorted(content["causes"].items())
+    ]
+    return results.markdown(["cause", "images", "right, %"], rows)
 
 
 def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
@@ -106,11 +216,33 @@ def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
     return middle - half, middle + half
 
 
+SHOWN, ACROSS = 48, 6  # images in the figure, and in a row of it
+
+
+@plots.style()
+def draw(context: Context, content: dict, path: Path):
+    """The first images that were misread; not of the reference, which shows nobody's images."""
+    misread = content["runs"][-1].get("misread", [])[:SHOWN] if content["runs"] and context.images else []
+    if context.reference or not misread:
+        return
+    rows = -(-len(misread) // ACROSS)
+    figure = plots.new_figure("Images that were misread", "label → what was read", height=1 + 1.1 * rows)
+    axes = figure.subplots(rows, ACROSS, squeeze=False).flat
+    for axis in axes:
+        axis.axis("off")
+    for axis, row in zip(axes, misread):
+        axis.imshow(read_grey(context.images / row["file"]), cmap="gray", vmin=0, vmax=255)
+        axis.set_title(f"{row['label']} → {row['read'] or 'refused'}", size=8)
+    plots.save(figure, path)
+
+
 EXPERIMENT = Experiment(
     tables=tables,
     summarize=summarize,
     tasks=tasks,
     measure=measure,
+    draw=draw,
     data=False,
+    images=True,
     seconds=60,
 )
