@@ -213,7 +213,7 @@ def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
     """The 95 % confidence interval of a share."""
     share, middle = right / count, (right + z * z / 2) / (count + z * z)
     half = z / (count + z * z) * math.sqrt(count * share * (1 - share) + z * z / 4)
-    return middle - half, middle + half
+    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 SHOWN, ACROSS = 48, 6  # images in the figure, and in a row of it

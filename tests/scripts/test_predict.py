@@ -51,24 +51,25 @@ def test_a_line_or_a_row_an_image(predict, expected, tmp_path):
     found, line = expected
     assert predict(*OWN, "one.png", "two.png") == (0, f"one.png: {line}two.png: {line}", "")
     (tmp_path / "two.png").rename(tmp_path / "a, ä €.png")
-    rest = "{},{:.4f},{}\n".format(*found)
+    digit, probability, runner_up = found
+    rest = f"1,{digit},{probability:.4f},yes,{runner_up}\n"
     rows = predict(*OWN, "--csv", "one.png", "a, ä €.png").succeeded().out
-    assert rows == f'file,number,probability,runner_up\none.png,{rest}"a, ä €.png",{rest}'
+    assert rows == f'file,line,number,probability,sure,runner_up\none.png,{rest}"a, ä €.png",{rest}'
 
 
 def test_numbers_and_digits_are_told_apart(predict, tmp_path):
     number, digit = predict("1998.jpg", "one.png", "--figure").succeeded().out.splitlines(keepends=True)[1:]
-    form = r"1998.jpg: 1998, probability [\d.]+%, runner-up \d+; of each digit ([\d.]+%(, )?){4}\n"
+    form = r"1998.jpg: 1998( \?)?, probability [\d.]+%, runner-up \d+; of each digit ([\d.]+%(, )?){4}\n"
     assert re.fullmatch(form, number) and re.fullmatch(f"one.png: {SEVEN}", digit)
     assert (tmp_path / "Record" / "prediction-1.png").stat().st_size > 10_000
-    assert "1998" not in predict("--digit", "1998.jpg").out.split(":")[1]
-    assert predict("--number", "--csv", "one.png").out.split("\n")[1].startswith("one.png,7,")
+    predict("--digit", "--csv", "1998.jpg").refused("1998.jpg shows several digits; cut one out, or leave --digit out")
+    assert predict("--number", "--csv", "one.png").out.split("\n")[1].startswith("one.png,1,7,")
     image = Image.open("1998.jpg").convert("L")
     image.rotate(6, Image.Resampling.BICUBIC, expand=True, fillcolor=200).save("slanting.png")
     ImageOps.invert(image).resize((300, 140)).save("light, small.png")
     ImageOps.expand(image, (700, 100), 225).save("wide.png")
     others = predict("slanting.png", "light, small.png", "wide.png").succeeded().out
-    assert others.count("png: 1998, probability") == 3
+    assert len(re.findall(r"png: 1998(?: \?)?, probability", others)) == 3
 
 
 def test_figures_have_the_number_of_their_image(predict, tmp_path):
@@ -96,17 +97,46 @@ def test_the_best_networks_shipped_read_unless_others_are_named(predict, expecte
     predict("--record-dir", "own", "--number", "one.png").refused(f"no checkpoint at own/numbers/{FILE}")
 
 
+INK = 255 - np.asarray(Image.fromarray(PAPER).crop((60, 30, 170, 220)))
+SEVENS = 255 - np.hstack([INK, 0 * INK[:, :40], INK, 0 * INK[:, :40], INK])
+
+
+def test_several_lines_are_read_line_by_line(predict, tmp_path):
+    white = np.full_like(SEVENS, 255)
+    second = np.pad(SEVENS[:, :260], ((0, 0), (0, SEVENS.shape[1] - 260)), constant_values=255)
+    Image.fromarray(np.vstack([SEVENS, white, second])).save("lines.png")
+    rows = predict("--csv", "lines.png", "one.png").succeeded().out.splitlines()
+    assert [row.split(",")[:3] for row in rows[1:]] == [
+        ["lines.png", "1", "777"],
+        ["lines.png", "2", "77"],
+        ["one.png", "1", "7"],
+    ]
+    said = predict("--figure", "lines.png").succeeded().out
+    assert re.search("lines.png, line 1: 777.*\nlines.png, line 2: 77", said)
+    assert {path.name for path in (tmp_path / "Record").glob("*.png")} == {"prediction-1-1.png", "prediction-1-2.png"}
+
+
 def test_no_single_digit_is_said_of_several_or_of_a_page(predict, tmp_path):
-    """Several tall pieces are several digits; a page of text is refused, and so are two lines."""
-    ink = 255 - np.asarray(Image.fromarray(PAPER).crop((60, 30, 170, 220)))
-    Image.fromarray(255 - np.hstack([ink, 0 * ink, ink, 0 * ink, ink])).save("777.png")
-    page = Image.new("L", (700, 900), 240)
-    for y in range(40, 860, 40):
-        ImageDraw.Draw(page).text((50, y), "The quick brown fox jumps over the lazy dog", 30, font_size=26)
-    page.save("page.png")
-    rows = predict("--csv", "777.png").succeeded().out.splitlines()
-    assert rows[1].startswith("777.png,777,")
-    predict("page.png").refused("shows several lines")
+    """Several tall pieces are several digits; a page of text is refused, or read as no digit that is sure."""
+    Image.fromarray(SEVENS).save("777.png")
+    assert predict("--csv", "777.png").succeeded().out.splitlines()[1].startswith("777.png,1,777,")
+    text = "The quick brown fox jumps over the lazy dog"
+    for name, lines, pitch in ("page.png", 20, 40), ("dense.png", 24, 31), ("paragraph.png", 3, 60):
+        page = Image.new("L", (700, 60 + lines * pitch), 240)
+        for y in range(lines):
+            ImageDraw.Draw(page).text((50, 30 + y * pitch), text, 30, font_size=26)
+        page.save(name)
+        predict(name).refused(name)
+        predict("--digit", name).refused(name)
+
+
+def test_doubt_is_shown(predict):
+    """A letter between two sevens: a question mark on screen, "no" among the values."""
+    image = Image.fromarray(255 - np.hstack([INK, np.zeros((190, 150), np.uint8), INK]))
+    ImageDraw.Draw(image).text((125, 10), "M", 30, font_size=150)
+    image.save("doubt.png")
+    assert " ?, probability" in predict("doubt.png").succeeded().out
+    assert predict("--csv", "doubt.png").succeeded().out.splitlines()[1].split(",")[4] == "no"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no named pipes there")
@@ -125,9 +155,6 @@ def test_mistakes(predict, tmp_path):
     bad = (r"'two\nlines.png' does not exist", "folder is a folder; name the images in it", "blank.png shows no digit")
     for words, line in zip(bad, run.err.splitlines(), strict=True):
         assert line.startswith(f"ClassifyTask_predict.py: {words}")
-    grey = np.asarray(Image.open("1998.jpg").convert("L"))
-    Image.fromarray(np.vstack([grey, grey])).save("two.png")
-    predict("two.png").refused("shows several lines")
     predict().refused("IMAGE")
     predict("one.png", "--record-dir", "nowhere").refused(f"no checkpoint at nowhere/{FILE}")
     predict("--digit", "--number", "one.png").refused("not allowed")

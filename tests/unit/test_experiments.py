@@ -12,11 +12,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from conftest import REFERENCE, ROOT, Result, contents, few_digits, reference
-from drawn import PAPER
 from numpy.random import default_rng
 from PIL import Image
 
@@ -26,7 +24,6 @@ from experiments import (
     NAMES,
     errors,
     exercises,
-    handwriting,
     numbers,
     rendered,
     results,
@@ -323,34 +320,10 @@ def test_rendered_images(rehearse):
 def test_rendered_digits_are_read_as_the_script_reads_them(monkeypatch):
     """What is taken for several digits, or cannot be read at all, is wrong."""
     networks = [checkpoint.network(reference(name)) for name in ("best", "numbers")]
-    answers = iter([SimpleNamespace(number=number) for number in ("12", "345", *["1"] * 14)])
+    answers = iter([[SimpleNamespace(number=number)] for number in ("12", "345", *["1"] * 14)])
     monkeypatch.setattr(ClassifyTask_predict, "read", lambda *_: next(answers))
     found = rendered.measure_predict(*networks, few_digits("digits", None, "test"), 16)
     assert found["several_digits"] == 2 and found["accuracy"] <= 14 / 16
-
-
-def test_handwriting_counts_what_is_right_sure_and_refused(tmp_path, monkeypatch):
-    """A seven that is one, a seven that is labelled otherwise, and a blank image; two hands make two halves."""
-    blank = np.full_like(PAPER, 255)
-    rows = {"a.png": (PAPER, "7", "1"), "b.png": (PAPER, "1", "2"), "c.png": (blank, "7", "1")}
-    lines = ["file,kind,label,hand", *(f"{name},digit,{label},{hand}" for name, (_, label, hand) in rows.items())]
-    (tmp_path / "index.csv").write_text("\n".join(lines))
-    for name, (image, *_) in rows.items():
-        Image.fromarray(image).save(tmp_path / name)
-    monkeypatch.setenv("REAL_IMAGES", str(tmp_path))
-    found = handwriting.measure(Context(""), {})
-    one, other = found["kinds"]["digit"].values()
-    assert one == {"images": 2, "right": 1, "refused": 1, "sure": 1, "sure_right": 1}
-    assert other == {"images": 1, "right": 0, "refused": 0, "sure": 1, "sure_right": 0}
-    assert [row["file"] for row in found["misread"]] == ["b.png", "c.png"]
-    assert "| digits | all | 3 | 33.3 (6 to 79) | 1 | 67 | 50.0 |" in handwriting.tables(found)["results"]
-
-
-def test_handwriting_needs_images(start, monkeypatch):
-    monkeypatch.delenv("REAL_IMAGES", raising=False)
-    start("handwriting").refused("REAL_IMAGES is not set")
-    monkeypatch.setenv("REAL_IMAGES", "nowhere")
-    start("handwriting").refused("nowhere has no index.csv")
 
 
 def test_exercises(rehearse, monkeypatch):
@@ -369,10 +342,9 @@ def test_exercises(rehearse, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "cuda"])  # it has never run on a GPU
-def test_the_reference_is_whole(name, monkeypatch):
+def test_the_reference_is_whole(name):
     """Its tables can be made, and a start that goes on from it has nothing left to do."""
     assert all(table.startswith("| ") for table in runner.tables(name).values())
-    monkeypatch.setattr(handwriting, "images_folder", lambda: Path("real"))  # it need not be at hand
     if experiment := getattr(importlib.import_module(f"experiments.{name}"), "EXPERIMENT", None):
         context = Context(name, reference=True, seeds=experiment.seeds, variants=experiment.variants)
         assert not experiment.tasks or Study(context, experiment).missing() == []
