@@ -208,7 +208,7 @@ def grouped(parts: Parts, kept: np.ndarray) -> list[list[int]]:
     if len(groups) == 2:  # alone, close together, and as narrow as one digit: a digit with a broken stroke
         (start, before, one), (after, stop, other) = groups
         height = max(parts.bottom[one + other]) - min(parts.top[one + other])
-        if after - before <= 0.1 * height and stop - start <= 0.75 * height:
+        if after - before <= 0.2 * height and stop - start <= height:
             return [one + other]
     return [own for *_, own in groups]
 
