@@ -45,7 +45,7 @@ def without_rules(ink: np.ndarray) -> np.ndarray:
     for slope in SLOPES if width > 1.5 * height else [0]:
         moves = np.rint(slope * columns).astype(int)  # rows that each column is moved up
         mask = moved(ink > FULL, moves)
-        thick = ndimage.maximum_filter1d(mask, 3, 0)
+        thick = ndimage.maximum_filter1d(mask, 3, 0)  # a rule may step by a pixel
         runs = opened(thick, length) & mask
         found.append((runs.sum(), -abs(slope), moves, mask, runs))
     *_, moves, mask, runs = max(found, key=lambda one: one[:2])

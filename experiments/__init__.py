@@ -4,7 +4,7 @@ import sys
 
 NAMES = (
     "seeds", "choices", "augmentation", "codes", "passes", "set_size", "errors", "robustness", "numbers",
-    "numbers_choice", "rendered", "handwriting", "exercises", "benchmark", "profile", "speedrun",
+    "numbers_choice", "rendered", "handwriting", "preparation", "exercises", "benchmark", "profile", "speedrun",
     "cuda"
 )  # fmt: skip
 RENAMED = {"distortions": "augmentation", "own_pictures": "rendered", "study": "--list", "runner": "--list"}
