@@ -37,6 +37,7 @@ HALVES = ("one half", "other half")  # of the hands
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 AIMS = {"digit": 0.98, "number": 0.98, "cheque": 0.93}  # the share that is to be right of the answers that are sure
 SCRIPT = "the script"
+PARTS = 16  # of the images: after each the counts are on disk
 
 
 class Row(NamedTuple):
@@ -52,11 +53,12 @@ def network_files() -> list[Path]:
 
 
 def tasks(context: Context, runs: list[dict]) -> list[dict]:
-    """One, for these images and networks; none where no images are named, as when the reference is looked at."""
+    """Parts of these images, read by these networks; none where no images are named: the reference does without."""
     if not context.images:
         return []
     weights = " ".join(checkpoint.digest(checkpoint.load(file).tested, {}) for file in network_files())
-    return [{"images": context.images.name, "weights": weights}]
+    parts = range(1 if context.tiny else PARTS)
+    return [{"images": context.images.name, "weights": weights, "part": part} for part in parts]
 
 
 def rows_of(path: Path) -> Iterator[Row]:
@@ -115,7 +117,7 @@ def measure(context: Context, task: dict) -> dict:
     """Counts for each reader, kind and half; the script's by cause; and what it misread, which is not to be shipped."""
     counts, causes, misread = {}, {}, []
     ways = readers()
-    for row in list(rows_of(context.images))[:: 40 if context.tiny else 1]:
+    for row in list(rows_of(context.images))[task["part"] :: PARTS]:
         try:
             grey = read_grey(context.images / row.file)
         except ValueError as error:
@@ -139,7 +141,22 @@ def measure(context: Context, task: dict) -> dict:
 
 
 def summarize(context: Context, runs: list[dict]) -> dict:
-    return {key: runs[-1][key] for key in ("readers", "causes") if runs}
+    """The counts of all parts that belong to the images and networks of the latest."""
+    found = {"readers": {}, "causes": {}}
+    for run in runs:
+        if all(run[key] == runs[-1][key] for key in ("images", "weights")):
+            add(found["readers"], run["readers"])
+            add(found["causes"], run["causes"])
+    return found if runs else {}
+
+
+def add(total: dict, counts: dict):
+    """Add nested counts to others, in place."""
+    for key, value in counts.items():
+        if isinstance(value, dict):
+            add(total.setdefault(key, {}), value)
+        else:
+            total[key] = total.get(key, 0) + value
 
 
 # ---------------------------------------------------------------------------------------------- tables, figure
@@ -222,7 +239,7 @@ SHOWN, ACROSS = 48, 6  # images in the figure, and in a row of it
 @plots.style()
 def draw(context: Context, content: dict, path: Path):
     """The first images that were misread; not of the reference, which shows nobody's images."""
-    misread = content["runs"][-1].get("misread", [])[:SHOWN] if content["runs"] and context.images else []
+    misread = [row for run in content["runs"] for row in run.get("misread", [])][:SHOWN]
     if context.reference or not misread:
         return
     rows = -(-len(misread) // ACROSS)

@@ -1,7 +1,6 @@
 """The experiment that reads people's own images: it counts what is right, sure and refused, and ships no image."""
 
 import functools
-import itertools
 import json
 import os
 import re
@@ -48,7 +47,7 @@ def test_handwriting_counts_what_is_right_sure_and_refused(start, own_images):
     assert "| digits | cut at the gaps, then classified | all | 3 | 33.3" in printed
     assert "| no ink | 1 | 0.0 |" in printed and "| digits | 98 | other half | none |" in printed
     assert Path("Record/study/handwriting.png").stat().st_size > 1000
-    shipped = handwriting.measure(Context("", reference=True, images=own_images), {})
+    shipped = handwriting.measure(Context("", reference=True, images=own_images), {"part": 0})
     assert not {"a.png", "b.png", "misread"} & set(re.findall(r"[\w.]+", json.dumps(shipped)))
 
 
@@ -70,11 +69,11 @@ LEAST = {"digit": (0.985, 0.98), "number": (0.85, 0.96), "cheque": (0.62, 0.86)}
 @pytest.mark.skipif(not REAL, reason="REAL_IMAGES names no folder of people's own images")
 def test_what_people_wrote_is_read(monkeypatch):
     """Every fourth image of the folder, with bounds a little below what docs/numbers.md says of all."""
-    rows, script = handwriting.rows_of, handwriting.SCRIPT
-    monkeypatch.setattr(handwriting, "rows_of", lambda path: itertools.islice(rows(path), 0, None, 4))
+    script = handwriting.SCRIPT
+    monkeypatch.setattr(handwriting, "PARTS", 4)
     only = {script: handwriting.readers()[script]}
     monkeypatch.setattr(handwriting, "readers", lambda: only)
-    found = handwriting.measure(Context("", images=Path(REAL), reference=True), {})["readers"][script]
+    found = handwriting.measure(Context("", images=Path(REAL), reference=True), {"part": 0})["readers"][script]
     for kind, (right, right_of_sure) in LEAST.items():
         total = sum(map(Counter, found[kind].values()), Counter())
         assert total["right"] >= right * total["images"], kind
