@@ -29,6 +29,7 @@ from digits.preprocessing import place, resample, shrink
 
 LOOK_AT = 480  # pixels of the longer side at which digits are looked for
 TOUCH = np.ones((3, 3))  # pixels that touch at a corner are in one part, too
+MOST = 40  # pieces in a line
 LEANS = -0.15, 0, 0.15  # pixels to the right for each pixel down
 SMALL = "shows no digit that can be read; write larger, with a thicker pen, and leave a margin"
 LINES = "shows lines that are not clearly apart; cut the image, one line each"
@@ -45,11 +46,12 @@ def find_lines(grey: np.ndarray) -> list[Pieces]:
     near = surroundings(parts, grey.shape)
     if near != tuple(map(slice, grey.shape)):  # small in a large image: once more, and closer
         ink, parts = look(grey[near])
-    lines = []
-    for row in rows_of(parts):
-        kept = row[digits_among(parts, row)]
-        lines.append(upright([ink_of(ink, parts, own) for own in grouped(parts, kept)]))
-    return lines
+    lines = [grouped(parts, row[digits_among(parts, row)]) for row in rows_of(parts)]
+    if not any(lines):
+        raise ValueError(SMALL)
+    if max(map(len, lines)) > MOST:
+        raise ValueError(f"shows more than {MOST} pieces in a line, and so no number; name an image of digits alone")
+    return [upright([ink_of(ink, parts, own) for own in line]) for line in lines if line]
 
 
 def look(grey: np.ndarray) -> tuple[np.ndarray, "Parts"]:
@@ -92,7 +94,7 @@ class Parts(NamedTuple):
 
 
 def parts_of(ink: np.ndarray) -> Parts:
-    """The parts of the ink (H, W) that are more than specks. Raises ValueError if there are none."""
+    """The parts of the ink (H, W). Raises ValueError if there are none."""
     labels, count = ndimage.label(ink > FULL, TOUCH)
     if not count:
         raise ValueError(SMALL)
@@ -132,13 +134,11 @@ def rows_of(parts: Parts) -> list[np.ndarray]:
 
 def slope_of(parts: Parts, large: np.ndarray) -> float:
     """Pixels down for each pixel to the right, from each of the large parts to its neighbour; 0 for less than three."""
-    x, y = (parts.left + parts.right) / 2, (parts.top + parts.bottom) / 2
-    slopes = []
-    for i in large:
-        beside = [j for j in large if x[j] > x[i] and parts.top[j] < y[i] < parts.bottom[j]]
-        if beside:
-            j = min(beside, key=lambda j: x[j])
-            slopes.append((y[j] - y[i]) / (x[j] - x[i]))
+    x, y = ((parts.left + parts.right) / 2)[large], ((parts.top + parts.bottom) / 2)[large]
+    level = (parts.top[large] < y[:, None]) & (y[:, None] < parts.bottom[large])  # [i, j]: j stands beside i
+    across = np.where(level & (x > x[:, None]), x - x[:, None], np.inf)
+    neighbour, distance = across.argmin(1), across.min(1)
+    slopes = ((y[neighbour] - y) / distance)[np.isfinite(distance)]
     return float(np.median(slopes)) if len(slopes) > 2 else 0.0
 
 
@@ -150,6 +150,8 @@ def digits_among(parts: Parts, row: np.ndarray) -> np.ndarray:
     height, width, middle = bottom - top, right - left, (top + bottom) / 2
     framing = np.array([is_frame(parts, i, row) for i in row])
     kept = (area >= 4) & (area >= area[~framing].max() / 40) & ~framing
+    if not kept.any():
+        return kept
     tall = np.median(np.sort(height[kept & (area >= area[~framing].max() / 20)])[-3:])
     base = np.median(bottom[kept & (height >= 0.5 * tall)])
     low = height < 0.3 * tall
@@ -169,17 +171,13 @@ def digits_among(parts: Parts, row: np.ndarray) -> np.ndarray:
 
 def is_frame(parts: Parts, i: int, row: np.ndarray) -> bool:
     """Whether a part has another of the row, at least a third as high, in its hole: the box around a digit."""
-    inside = [
-        j
-        for j in row
-        if parts.left[i] < parts.left[j] < parts.right[j] < parts.right[i]
-        and parts.top[i] < parts.top[j] < parts.bottom[j] < parts.bottom[i]
-        and 3 * (parts.bottom[j] - parts.top[j]) > parts.bottom[i] - parts.top[i]
-    ]
-    if not inside:
+    top, bottom, left, right = (values[row] for values in parts[1:5])
+    inside = (parts.left[i] < left) & (right < parts.right[i]) & (parts.top[i] < top) & (bottom < parts.bottom[i])
+    inside = row[inside & (3 * (bottom - top) > parts.bottom[i] - parts.top[i])]
+    if not len(inside):
         return False
     labels = parts.labels[parts.top[i] : parts.bottom[i], parts.left[i] : parts.right[i]]
-    return np.isin(labels[ndimage.binary_fill_holes(labels == i + 1)], np.add(inside, 1)).any()
+    return np.isin(labels[ndimage.binary_fill_holes(labels == i + 1)], inside + 1).any()
 
 
 def is_dash(parts: Parts, i: int) -> bool:
