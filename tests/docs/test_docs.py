@@ -141,7 +141,7 @@ def test_the_layers():
 def test_the_pages_show_what_the_scripts_print(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     images = [f"Record/reference/{name}.jpg" for name in ("example", "number")]
-    monkeypatch.setattr(sys, "argv", ["ClassifyTask_predict.py", "--record-dir", str(FOLDER), *images])
+    monkeypatch.setattr(sys, "argv", ["ClassifyTask_predict.py", *images])
     ClassifyTask_predict.main()
     lines = capsys.readouterr().out.splitlines()[-2:]
     assert lines[1] in PAGES["docs/numbers.md"].splitlines()
