@@ -63,14 +63,14 @@ def test_handwriting_needs_images(start, own_images, monkeypatch):
 
 
 REAL = os.environ.get("REAL_IMAGES")
-LEAST = {"digit": (0.985, 0.98), "number": (0.85, 0.96), "cheque": (0.62, 0.86)}  # right; right of those that are sure
+LEAST = {"digit": (0.985, 0.99), "number": (0.86, 0.96), "cheque": (0.62, 0.86)}  # right; right of those that are sure
 
 
 @pytest.mark.skipif(not REAL, reason="REAL_IMAGES names no folder of people's own images")
 def test_what_people_wrote_is_read(monkeypatch):
-    """Every fourth image of the folder, with bounds a little below what docs/numbers.md says of all."""
+    """All images of the folder, with bounds a little below what docs/numbers.md says."""
     script = handwriting.SCRIPT
-    monkeypatch.setattr(handwriting, "PARTS", 4)
+    monkeypatch.setattr(handwriting, "PARTS", 1)
     only = {script: handwriting.readers()[script]}
     monkeypatch.setattr(handwriting, "readers", lambda: only)
     found = handwriting.measure(Context("", images=Path(REAL), reference=True), {"part": 0})["readers"][script]
