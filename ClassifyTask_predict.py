@@ -1,15 +1,17 @@
 """Read digits and whole numbers in images of one's own: image files in, what they say out.
 
-python ClassifyTask_predict.py seven.jpg             file, digit, probability, runner-up
+python ClassifyTask_predict.py seven.jpg             file, digit, probability, runner-up; "7 ?" if it is not sure
 python ClassifyTask_predict.py house.jpg             the same of a whole number, and the probability of each digit
 python ClassifyTask_predict.py seven.jpg --csv       as comma-separated values
 python ClassifyTask_predict.py seven.jpg --figure    and what the network saw: Record/prediction-1.png
 
-One digit or one line of digits an image, on a plain ground: a scan, a photo, a drawing; dark on light, or light on
+A digit, a line of digits, or lines that are clearly apart: a scan, a photo, a drawing; dark on light, or light on
 dark. Only digits are read.
 """
 
+import contextlib
 import csv
+import functools
 import glob
 import os
 import sys
@@ -23,12 +25,16 @@ import numpy as np
 import torch
 
 import utils
-from digits.preprocessing import prepare, prepare_line, read_grey
+from digits.pieces import SMALL, find_lines, widened
+from digits.preprocessing import prepare, read_grey
 from model import LeNet5, normalize, pad
-from reading import sweep
+from reading.vote import SURE, Vote, vote
 from training import checkpoint
 from training.recipes import RECIPES, record_dir
 from utils import UserError, shown
+
+LEAST = 0.1  # a probability below which nothing is said
+COLUMNS = ("file", "line", "number", "probability", "sure", "runner_up")
 
 
 class Answer(NamedTuple):
@@ -38,6 +44,18 @@ class Answer(NamedTuple):
     digits: list[float]  # of a whole number, the probability of each digit
     draw: Callable[[Path, str], None]  # draws what the network saw, given the file to write and the image's name
 
+    @property
+    def sure(self) -> bool:
+        return self.probability >= SURE
+
+    def row(self) -> list[str]:
+        return [self.number, f"{self.probability:.4f}", "yes" if self.sure else "no", self.runner_up]
+
+    def __str__(self) -> str:
+        each = f"; of each digit {', '.join(f'{p:.1%}' for p in self.digits)}" if self.digits else ""
+        share = f"probability {self.probability:.1%}, runner-up {self.runner_up or 'none'}"
+        return f"{self.number}{'' if self.sure else ' ?'}, {share}{each}"
+
 
 def main() -> int:
     args = parse_arguments()
@@ -46,39 +64,41 @@ def main() -> int:
     folder = args.record_dir or (utils.RECORD / utils.REFERENCE if args.reference else utils.RECORD)
     rows = csv.writer(sys.stdout, lineterminator="\n")
     if args.csv:
-        rows.writerow(["file", "number", "probability", "runner_up"])
+        rows.writerow(COLUMNS)
     status = 0
     for index, path in enumerate([file for image in args.images for file in expanded(image)], 1):
         try:
-            answer = read(read_grey(path), digits, numbers)
+            answers = read(read_grey(path), digits, numbers)
         except ValueError as error:  # the other images are read all the same
             print(f"{Path(sys.argv[0]).name}: {printable(path)} {' '.join(str(error).split())}", file=sys.stderr)
             status = 2
             continue
-        if args.csv:
-            rows.writerow([path, answer.number, f"{answer.probability:.4f}", answer.runner_up])
-        else:
-            each = f"; of each digit {', '.join(f'{p:.1%}' for p in answer.digits)}" if answer.digits else ""
-            share = f"probability {answer.probability:.1%}, runner-up {answer.runner_up or 'none'}"
-            print(f"{printable(path)}: {answer.number}, {share}{each}")
-        if args.figure:
-            with utils.whole_files(folder / f"prediction-{index}.png") as temporary:
-                answer.draw(temporary / f"prediction-{index}.png", printable(Path(path.name)))
+        for line, answer in enumerate(answers, 1):
+            if args.csv:
+                rows.writerow([path, line, *answer.row()])
+            else:
+                print(f"{printable(path)}{f', line {line}' * (len(answers) > 1)}: {answer}")
+            if args.figure:
+                name = f"prediction-{index}{f'-{line}' * (len(answers) > 1)}.png"
+                with utils.whole_files(folder / name) as temporary:
+                    answer.draw(temporary / name, printable(Path(path.name)))
     return status
 
 
 def parse_arguments():
     parser = utils.Parser(description=utils.first_line(__doc__))
-    what = "an image file with one digit in it, or with one line of digits"
+    what = "an image file with a digit in it, or with lines of digits"
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help=what)
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--digit", action="store_true", help="each image holds one digit; default: found out")
     kind.add_argument("--number", action="store_true", help="each image holds a line of digits")
-    parser.add_argument("--csv", action="store_true", help="print file,number,probability,runner_up")
+    parser.add_argument("--csv", action="store_true", help=f"print {','.join(COLUMNS)}")
     parser.add_argument(
         "--figure", action="store_true", help="draw what the network saw: prediction-1.png, -2.png, ..."
     )
-    where = "of digits or of numbers; default: those in the record folder and in numbers/ below it, else those shipped"
+    where = (
+        "of digits or of numbers; default: those in --record-dir and in numbers/ below it, else the best ones shipped"
+    )
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=where)
     parser.share("--record-dir", "--reference", "--device")
     return parser.parse_args()
@@ -97,64 +117,84 @@ def load_networks(args, device: torch.device) -> tuple[LeNet5 | None, LeNet5 | N
             raise UserError(f"{shown(args.checkpoint)} reads {kind}; leave {flag} out, or name another --checkpoint")
         network = checkpoint.network(found).to(device)
         return (None, network) if of_numbers else (network, None)
-    digits, numbers = (find_network(name, args) for name in ("default", "numbers"))
+    digits, numbers = (folder / checkpoint.FILE for folder in network_folders(args))
     if args.record_dir and not args.number and not numbers.exists():
         numbers = None  # a record folder that has no network for numbers is one for digits
     chosen = None if args.number else digits, None if args.digit else numbers
-    shipped = [shown(path) for path in chosen if path and utils.RECORD / utils.REFERENCE in path.parents]
-    if shipped and not args.csv and not args.reference:
-        networks = "networks" if len(shipped) > 1 else "network"
-        print(f"no training run of yours: read by the {networks} shipped, {', '.join(shipped)}")
+    if not args.record_dir and not args.csv and not args.reference:
+        files = [shown(path) for path in chosen if path]
+        print(f"read by the network{'s' * (len(files) > 1)} shipped, {', '.join(files)}; --record-dir names your own")
     return tuple(path and checkpoint.load_network(path).to(device) for path in chosen)
 
 
-def find_network(recipe: str, args) -> Path:
-    """The checkpoint of the user's own run of a recipe, else the one shipped; in a record folder, if one is named."""
-    own, shipped = (record_dir(RECIPES[recipe], "mnist", reference) / checkpoint.FILE for reference in (False, True))
-    if args.record_dir:
-        return args.record_dir / own.relative_to(utils.RECORD)
-    return shipped if args.reference or (shipped.exists() and not own.exists()) else own
+def network_folders(args) -> tuple[Path, Path]:
+    """Where the networks for digits and for numbers lie: the best ones shipped, or the user's own in a record folder.
 
-
-def read(grey: np.ndarray, digits: LeNet5 | None, numbers: LeNet5 | None) -> Answer:
-    """What an image (H, W) says; given both networks, that for digits has the word on what the other takes for one.
-
-    Raises ValueError if nothing can be read.
+    Recipe `best` reads more of what people write than the default one does.
     """
-    if numbers:
-        answer = read_number(grey, numbers)
-        if len(answer.number) > 1 or not digits:
-            if not answer.number:
-                raise ValueError("shows no digit that can be read; write larger, or with a thicker pen")
-            return answer
-    return read_digit(grey, digits)
+    if args.record_dir:
+        return args.record_dir, args.record_dir / "numbers"
+    return tuple(record_dir(RECIPES[name], "mnist", True) for name in ("best", "numbers"))
+
+
+def read(grey: np.ndarray, digits: LeNet5 | None, numbers: LeNet5 | None) -> list[Answer]:
+    """What an image (H, W) says, an answer for each of its lines: a digit, if there is no network for numbers; else
+    the number that the readers in reading/vote.py agree on. Raises ValueError if nothing can be read.
+    """
+    if not numbers:
+        return [read_digit(grey, digits)]
+    lines = find_lines(grey)
+    image = whole(grey) if len(lines) == len(lines[0]) == 1 else None
+    answers = [answer_of(vote(pieces, numbers, digits, image), grey, image, digits) for pieces in lines]
+    if len(answers) > 1 and sum(answer.probability < 0.5 for answer in answers) >= len(answers) / 2:
+        raise ValueError(
+            "shows several lines, and most of them do not read as numbers; cut them apart, one line an image"
+        )
+    if all(answer.probability < LEAST for answer in answers):
+        raise ValueError(f"{SMALL} (at best {answers[0].number}, probability {answers[0].probability:.1%})")
+    return answers
+
+
+def whole(grey: np.ndarray) -> np.ndarray | None:
+    """An image (H, W) of one digit in MNIST's form, uint8 (28, 28); None if no ground is found, since ink fills it."""
+    with contextlib.suppress(ValueError):
+        return widened(prepare(grey))
+
+
+def answer_of(found: Vote, grey: np.ndarray, image: np.ndarray | None, digits: LeNet5 | None) -> Answer:
+    if image is not None and digits and len(found.number) == 1:
+        draw = functools.partial(draw_digit, grey, image, digits)
+    else:
+        draw = functools.partial(draw_number, grey, found)
+    return Answer(found.number, found.probability, found.runner_up, found.digits, draw)
 
 
 def read_digit(grey: np.ndarray, model: LeNet5) -> Answer:
     image = prepare(grey)  # (28, 28)
-    with torch.inference_mode():
-        states = model.states(normalize(pad(torch.from_numpy(image)[None].to(next(model.parameters()).device))))
-    probabilities = states["output"][0].softmax(0)  # (10,)
+    if sum(map(len, find_lines(grey))) > 2:  # two pieces may be a digit and what has come off it
+        raise ValueError("shows several digits; cut one out, or leave --digit out")
+    probabilities = states_of(image, model)["output"][0].softmax(0)  # (10,)
     digit, runner_up = probabilities.topk(2).indices.tolist()
-
-    def draw(path: Path, name: str):
-        from figures import diagrams  # matplotlib takes half a second, which only figures need
-
-        diagrams.layer_states(path, name, grey, image, model, states)
-
+    draw = functools.partial(draw_digit, grey, image, model)
     return Answer(str(digit), probabilities[digit].item(), str(runner_up), [], draw)
 
 
-def read_number(grey: np.ndarray, model: LeNet5) -> Answer:
-    line = prepare_line(grey)  # (32, W)
-    reading = sweep.read(model, line)
+def states_of(image: np.ndarray, model: LeNet5) -> dict[str, torch.Tensor]:
+    """What every layer makes of an image uint8 (28, 28)."""
+    with torch.inference_mode():
+        return model.states(normalize(pad(torch.from_numpy(image)[None].to(next(model.parameters()).device))))
 
-    def draw(path: Path, name: str):
-        from figures import diagrams
 
-        diagrams.sweep(path, name, grey, line, reading)
+def draw_digit(grey: np.ndarray, image: np.ndarray, model: LeNet5, path: Path, name: str):
+    from figures import diagrams  # matplotlib takes half a second, which only figures need
 
-    return Answer(reading.number, reading.probability, reading.runner_up, reading.digits, draw)
+    diagrams.layer_states(path, name, grey, image, model, states_of(image, model))
+
+
+def draw_number(grey: np.ndarray, answer: Vote, path: Path, name: str):
+    from figures import diagrams
+
+    diagrams.sweep(path, name, grey, answer.line, answer)
 
 
 def expanded(path: Path) -> list[Path]:

@@ -1,10 +1,9 @@
-"""An image file in MNIST's form: a scan, a photo or a drawing of one digit -> uint8 (28, 28), or of a number.
+"""An image file in MNIST's form: a scan, a photo or a drawing of one digit -> uint8 (28, 28).
 
     image = prepare(read_grey("seven.jpg"))
-    line = prepare_line(read_grey("number.jpg"))  # uint8 (32, W)
 
-read_grey turns a file of any kind into grey levels. prepare finds the ink and places it as MNIST's authors did;
-prepare_line does so for a line of digits. Lengths are pixels, grey levels run from 0 (black) to 255 (white), and an
+read_grey turns a file of any kind into grey levels. prepare finds the ink and places it as MNIST's authors did; whole
+numbers are for digits/pieces.py. Lengths are pixels, grey levels run from 0 (black) to 255 (white), and an
 image is an array (H, W).
 
 The page in tools/ repeats prepare in JavaScript, and a test compares the two. That is why all resampling is written out
@@ -100,76 +99,23 @@ def prepare(grey: np.ndarray) -> np.ndarray:
 
     Raises ValueError if there is no ink.
     """
-    return place(*look_twice(grey.astype(float), LOOK_AT))
+    return place(*look_twice(grey.astype(float)))
 
 
-def look_twice(grey: np.ndarray, longest: int, share: float = 0.25) -> tuple[np.ndarray, Box]:
-    """The ink of an image (H, W), and the box around it: looked for in the whole image, reduced to `longest` pixels,
-    then again, in more detail, around what was found, with a margin of a `share` of the longer side.
+def look_twice(grey: np.ndarray) -> tuple[np.ndarray, Box]:
+    """The ink of an image (H, W), and the box around it: looked for in the whole image, reduced to 160 pixels, then
+    again, in more detail, around what was found, with a margin of a quarter of the longer side.
     """
-    ink, box = find_ink(shrink(grey, longest))
-    ratio = max(1, max(grey.shape) / longest)
-    margin = share * max(stop - start for start, stop in box)
+    ink, box = find_ink(shrink(grey, LOOK_AT))
+    ratio = max(1, max(grey.shape) / LOOK_AT)
+    margin = 0.25 * max(stop - start for start, stop in box)
     around = tuple(
         slice(max(0, int((start - margin) * ratio)), min(side, int((stop + margin) * ratio) + 1))
         for (start, stop), side in zip(box, grey.shape)
     )
     if grey[around].shape != grey.shape:
-        ink, box = find_ink(shrink(grey[around], longest))
+        ink, box = find_ink(shrink(grey[around], LOOK_AT))
     return ink, box
-
-
-LOOK_AT_LINE = 480  # pixels of the longer side at which a line is looked for
-LINE_HEIGHT, LINE_MARGIN = 22, 14  # pixels of 32: the height of a line's ink; what is left free before and behind it
-
-
-def prepare_line(grey: np.ndarray) -> np.ndarray:
-    """An image of one line of digits as reading/ takes it: uint8 (H, W) -> uint8 (32, W'), W' >= 34, ink up to 255.
-
-    A slanting line is made level. Raises ValueError if there is no ink, or if it stands in several lines.
-    """
-    ink, ((top, bottom), (left, right)) = look_twice(grey.astype(float), LOOK_AT_LINE, share=0.1)
-    ink = deskew(ink[top:bottom, left:right])
-    rows = np.flatnonzero((ink > 0.35).any(1))
-    if not rows.size:
-        raise ValueError("shows no digit that stands out from its ground; take more light, or a thicker pen")
-    ink = ink[rows[0] : rows[-1] + 1]
-    parts = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)  # rows with ink that follow each other
-    heights = [len(part) for part in parts]
-    if sum(height > max(heights) / 3 for height in heights) > 1:
-        raise ValueError("shows several lines; cut them apart, one line an image")
-    height, width = ink.shape
-    if width > 50 * height:
-        raise ValueError("shows a stroke, no line of digits")
-    unit = height / LINE_HEIGHT  # the side of one of the 32 pixels
-    columns = max(34, int(np.ceil(width / unit)) + 2 * LINE_MARGIN)
-    above = (32 - LINE_HEIGHT) / 2 * unit
-    spans = [(-above, 32 * unit - above), (-LINE_MARGIN * unit, (columns - LINE_MARGIN) * unit)]
-    line = resample(ink, spans, (32, columns))
-    return np.rint(line * (255 / line.max())).clip(0, 255).astype(np.uint8)
-
-
-def deskew(ink: np.ndarray) -> np.ndarray:
-    """A line's ink (H, W) with its columns moved up or down so that the straight line fitted to it is level: (H', W).
-
-    Ink less than three times as wide as high stays: there the digits' own shapes decide the fit.
-    """
-    height, width = ink.shape
-    if width < 3 * height and (width < 1.5 * height or abs(slope_of(ink)) < 0.15):
-        return ink
-    moves = -slope_of(ink) * (np.arange(width) - width / 2)
-    pad = int(np.ceil(abs(moves).max())) + 1
-    places = np.arange(-pad, height + pad)
-    columns = [np.interp(places - move, np.arange(height), column, 0, 0) for move, column in zip(moves, ink.T)]
-    return np.stack(columns, 1)
-
-
-def slope_of(ink: np.ndarray) -> float:
-    """Pixels down for each pixel to the right, of the straight line that fits the ink (H, W) best."""
-    weights = ink.sum(0)
-    x = np.arange(len(weights)) - np.average(np.arange(len(weights)), weights=weights)
-    y = np.arange(len(ink))[:, None] * ink
-    return float((x * y.sum(0)).sum() / (weights * x * x).sum())
 
 
 def find_ink(grey: np.ndarray) -> tuple[np.ndarray, Box]:

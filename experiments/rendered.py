@@ -3,7 +3,7 @@
 python -m experiments rendered [digits] [numbers] [predict]      all, or what is named
 
 As ClassifyTask_predict.py reads them. digits: single digits, with --digit. numbers: lines of digits, with --number.
-predict: the same single digits with no flag, when the network for numbers sees them first.
+predict: the same single digits with no flag, when it is found out that each is a single one.
 The preparation was made with digits of the training set alone; the test digits measure it. A network of the user's own
 is taken before that of the reference.
 """
@@ -19,7 +19,7 @@ from PIL import Image
 import ClassifyTask_predict
 import utils
 from digits.lines import MARGIN, sample_lines
-from digits.preprocessing import prepare, prepare_line, read_grey
+from digits.preprocessing import prepare, read_grey
 from experiments import results
 from experiments.runner import Context, Experiment
 from figures import plots
@@ -31,7 +31,7 @@ from utils import UserError, shown
 
 COUNT, SEED = 1000, 0
 LEAST = 0.98  # of the accuracy on the digits as they are in MNIST
-RECIPES_OF = {"digits": ("default",), "numbers": ("numbers",), "predict": ("default", "numbers")}
+RECIPES_OF = {"digits": ("default",), "numbers": ("numbers",), "predict": ("best", "numbers")}
 
 
 def tasks(context: Context, runs: list[dict]) -> list[dict]:
@@ -76,7 +76,7 @@ def measure_numbers(model: LeNet5, test_set: tuple, count: int) -> dict:
             plain_right += sweep.read(model, line).number == text
             file = image_file(line, np.random.default_rng([SEED, index]))
             with contextlib.suppress(ValueError):
-                right += sweep.read(model, prepare_line(read_grey(io.BytesIO(file)))).number == text
+                right += number_in(file, None, model) == text
     return {"accuracy": right / count, "plain_accuracy": plain_right / count}
 
 
@@ -85,7 +85,7 @@ def measure_predict(digits: LeNet5, numbers: LeNet5, test_set: tuple, count: int
     said = []  # of each image the number, nothing where none can be read
     for file in image_files(images.numpy()):
         try:
-            said.append(ClassifyTask_predict.read(read_grey(io.BytesIO(file)), digits, numbers).number)
+            said.append(number_in(file, digits, numbers))
         except ValueError:
             said.append("")
     right = sum(number == str(label) for number, label in zip(said, labels.tolist()))
@@ -95,6 +95,11 @@ def measure_predict(digits: LeNet5, numbers: LeNet5, test_set: tuple, count: int
         "accuracy": right / count,
         "plain_accuracy": utils.accuracy(digits, images, labels),
     }
+
+
+def number_in(file: bytes, digits: LeNet5 | None, numbers: LeNet5) -> str:
+    """What the predict script reads in an image file; of several lines all."""
+    return " ".join(answer.number for answer in ClassifyTask_predict.read(read_grey(io.BytesIO(file)), digits, numbers))
 
 
 def image_files(images: np.ndarray) -> list[bytes]:

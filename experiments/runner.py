@@ -54,6 +54,7 @@ class Context:
     reference: bool = False
     seeds: tuple[int, ...] = ()
     variants: tuple[str, ...] = ()
+    images: Path | None = None  # a folder of the user's images
 
     @property
     def folder(self) -> Path:
@@ -110,6 +111,7 @@ class Experiment:
     alone: bool = False  # its runs are timed, so nothing else may run beside them
     device: bool = False  # whether --device is one of its options
     data: bool = True  # whether it reads a data set
+    images: bool = False  # whether it reads a folder of the user's images
 
 
 # ---------------------------------------------------------------------------------------------- the command line
@@ -165,7 +167,13 @@ def parse(name: str, experiment: Experiment, words: list[str]) -> tuple[Context,
         options.add_argument("--seeds", type=utils.seed, nargs="+", metavar="N", help=f"default: {shown_seeds}")
     if experiment.variants:
         options.add_argument("variants", nargs="*", metavar="VARIANT", help="; ".join(experiment.variants))
+    if experiment.images:
+        folder_named = os.environ.get("REAL_IMAGES")
+        what = "a folder of images with an index.csv: file,label; default: what REAL_IMAGES names"
+        options.add_argument("--images", type=Path, default=folder_named, metavar="DIR", help=what)
     args = options.parse_args(words)
+    if experiment.images and not args.images:
+        raise UserError("no images: name a folder that has an index.csv (file,label) with --images DIR")
     if unknown := [name for name in getattr(args, "variants", ()) if name not in experiment.variants]:
         raise UserError(f"there is no variant {unknown[0]!r}; choose from: {'; '.join(experiment.variants)}")
     seeds = getattr(args, "seeds", None) or experiment.seeds[: 1 if args.tiny else None]
@@ -176,7 +184,8 @@ def parse(name: str, experiment: Experiment, words: list[str]) -> tuple[Context,
     if experiment.data:
         mnist.find_dataset(dataset, args.data_dir)
     seeds, variants = tuple(dict.fromkeys(seeds)), tuple(dict.fromkeys(variants))
-    context = Context(name, dataset, args.data_dir, device, args.tiny, args.reference, seeds, variants)
+    images = Path(args.images).resolve() if experiment.images else None
+    context = Context(name, dataset, args.data_dir, device, args.tiny, args.reference, seeds, variants, images)
     return context, getattr(args, "jobs", 1) if device == "cpu" else 1
 
 

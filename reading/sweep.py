@@ -113,13 +113,26 @@ def beam_search(logits: Tensor, width: int = 8) -> list[tuple[tuple[int, ...], f
 
 def read(model: LeNet5, line: np.ndarray) -> Reading:
     """The number in a line uint8 (32, W), by beam search; of a line without digits the number is empty."""
+    logits = logits_of(model, line)
+    (best, _), *others = beam_search(logits)
+    digits = digit_probabilities(logits, best) if best else []
+    return Reading(as_text(best), probability(logits, best), digits, as_text(others[0][0]), logits)
+
+
+def logits_of(model: LeNet5, line: np.ndarray) -> Tensor:
+    """The logits at every place of a line uint8 (32, W): (T, 11), on the CPU."""
     device = next(model.parameters()).device
     with torch.inference_mode():
-        logits = sweep(model, normalize(torch.from_numpy(line)[None].to(device)))[0].cpu()  # (T, 11)
-        (best, _), *others = beam_search(logits)
-        (loss,) = ctc_losses(logits[None], torch.tensor(best, dtype=torch.int64), torch.tensor([len(best)])).tolist()
-        digits = digit_probabilities(logits, best) if best else []
-    return Reading(as_text(best), math.exp(-loss), digits, as_text(others[0][0]), logits)
+        return sweep(model, normalize(torch.from_numpy(line)[None].to(device)))[0].cpu()
+
+
+def probability(logits: Tensor, number: tuple[int, ...]) -> float:
+    """That of all paths that write a number, in one line: logits (T, 11). 0 if the line is too narrow for it."""
+    equal = sum(one == other for one, other in itertools.pairwise(number))  # each needs "none" between them
+    if len(number) + equal > len(logits):
+        return 0.0
+    (loss,) = ctc_losses(logits[None], torch.tensor(number, dtype=torch.int64), torch.tensor([len(number)])).tolist()
+    return math.exp(-loss)
 
 
 def digit_probabilities(logits: Tensor, number: tuple[int, ...]) -> list[float]:

@@ -5,7 +5,7 @@ python -m tools.export_onnx --checkpoint Record/numbers/LeNet5.safetensors      
 
 Input "images": uint8 (N, 28, 28), 0 background to 255 ink, any N. Output "logits": float32 (N, 10), higher means more
 likely. For numbers the input is "lines", uint8 (N, 32, W) with any W from 34 on, and the logits are those of every
-place, (N, T, 11): see sweep in reading/sweep.py. prepare_line in digits/preprocessing.py makes such a line.
+place, (N, T, 11): see sweep in reading/sweep.py. find_lines and evened in digits/pieces.py make such a line.
 """
 
 import copy

@@ -121,6 +121,12 @@ def others():
     right, told, plain = (f"{100 * share:.1f} %" for share in shares)
     yield "README.md", f"Of {found['images']:,} test digits made into large images {right} are classified correctly,"
     yield "README.md", f"with --digit {told}, in MNIST's form {plain} (python -m experiments rendered)"
+    script = record("study/handwriting.json")["readers"]["the script"]
+    totals = {
+        kind: [sum(half[key] for half in own.values()) for key in ("right", "images")] for kind, own in script.items()
+    }
+    digits, numbers, cheques = (f"{100 * right / count:.1f} %" for right, count in totals.values())
+    yield "README.md", f"reads {digits} of the digits, {numbers} of the numbers and {cheques} of amounts on cheques"
     several, refused = found["several_digits"], found["unread"]
     yield "docs/numbers.md", f"digits {several} are taken for several digits and {refused} is refused"
     networks = [row for run in record("study/elsewhere.json")["runs"] for row in run["networks"].values()]
@@ -160,7 +166,7 @@ def test_the_layers():
 def test_the_pages_show_what_the_scripts_print(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     images = [f"Record/reference/{name}.jpg" for name in ("example", "number")]
-    monkeypatch.setattr(sys, "argv", ["ClassifyTask_predict.py", "--record-dir", str(FOLDER), *images])
+    monkeypatch.setattr(sys, "argv", ["ClassifyTask_predict.py", *images])
     ClassifyTask_predict.main()
     lines = capsys.readouterr().out.splitlines()[-2:]
     assert lines[1] in PAGES["docs/numbers.md"].splitlines()

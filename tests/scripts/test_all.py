@@ -106,7 +106,7 @@ def test_a_clone_used_from_another_folder_stays_clean(environment, monkeypatch, 
     assert python(TRAIN, *DIGITS, *MOMENT, "--plain").endswith(f"{TEST} --checkpoint {folder / FILE}\n")
     assert f"metrics.json: {folder}\n" in python(TEST, *DIGITS)
     read = python(PREDICT, "--number", "--figure", clone / SHIPPED[2])
-    assert f"shipped, {clone / SHIPPED[1]}\n" in read and "number.jpg: 1998," in read
+    assert f"shipped, {clone / SHIPPED[1]}; " in read and "number.jpg: 1998," in read
     assert "epoch 20  test accuracy" in run(elsewhere, sys.executable, clone / "minimal.py")
     assert "demo.html" in python("tools/page.py")
     for module in "-m tools.page", "-m experiments codes --tiny":

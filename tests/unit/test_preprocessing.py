@@ -8,7 +8,7 @@ from drawn import INK, PAPER, SEEN, shaded, stroke
 from PIL import Image, ImageOps
 
 from digits.mnist import load_dataset
-from digits.preprocessing import LINE_HEIGHT, prepare, prepare_line, read_grey
+from digits.preprocessing import prepare, read_grey
 
 
 def alike(image, other=SEEN, most=4.0):
@@ -105,17 +105,3 @@ def test_any_grey_levels_give_an_image_or_show_no_digit():
     assert (
         set(outcomes) == {255, "shows no digit"} and {*outcomes[:3]} == {"shows no digit"} and outcomes.count(255) > 20
     )
-
-
-@pytest.mark.parametrize("slope", [0, 0.15, -0.2])
-def test_a_slanting_line_is_made_level(slope):
-    page, ring = np.zeros((400, 1200)), np.linspace(0, 2 * np.pi, 30)
-    for x in range(150, 1050, 180):  # five noughts
-        points = zip(x + 40 * np.cos(ring), 200 - slope * (x - 510) + 60 * np.sin(ring))
-        page += stroke(400, 1200, list(points), 14)
-    line = prepare_line(np.uint8(235 - 200 * page.clip(0, 1)))
-    columns = np.flatnonzero((line > 90).any(0))
-    digits = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
-    rows = np.array([np.flatnonzero((line[:, own] > 90).any(1))[[0, -1]] for own in digits])
-    assert rows.shape == (5, 2) and line.shape[0] == 32 and line.max() == 255
-    assert np.abs(rows - ((32 - LINE_HEIGHT) / 2, (30 + LINE_HEIGHT) / 2)).max() <= 2

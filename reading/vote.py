@@ -1,0 +1,64 @@
+"""A line read in two ways, by the sweep and by cutting it into pieces, and the number that both find likely.
+
+The sweep needs no cuts; the digit network knows digits better. They err differently. Each sees the line three times,
+leaning a little to the left and to the right, and takes the mean. Each names numbers, and says how probable all those
+named are. The geometric mean of the two, made to sum to 1, decides: it is near 1 only for a number that neither rules
+out.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from digits.pieces import SMALL, Pieces, evened, leaning
+from model import LeNet5
+from reading import segmentation, sweep
+from reading.segmentation import Number
+
+SURE = 0.9  # a probability from which on a reading is called sure: see docs/numbers.md
+LEAST = 3e-4  # added to each probability, so that no reader alone can rule a number out
+
+
+class Vote(NamedTuple):
+    number: str
+    probability: float
+    digits: list[float]  # the probability of each digit, the others given; of a single digit none
+    runner_up: str
+    line: np.ndarray  # what was swept, uint8 (32, W)
+    logits: Tensor  # (T, 11)
+
+
+def vote(pieces: Pieces, numbers: LeNet5, digits: LeNet5 | None, image: np.ndarray | None = None) -> Vote:
+    """What a line of pieces says. Without a network for digits the sweep alone decides. Several pieces are never one
+    digit; of a single one the digit network is also shown an image uint8 (28, 28), if there is one.
+
+    Raises ValueError if nothing can be read.
+    """
+    lines = [evened(lean) for lean in leaning(pieces)]
+    logits = [sweep.logits_of(numbers, line) for line in lines]
+    named = [number for own in logits for number, _ in sweep.beam_search(own)]
+    readers = [lambda number: sum(sweep.probability(own, number) for own in logits) / len(logits)]
+    if digits:
+        ways = segmentation.segment(pieces, digits)
+        if len(pieces) == 1 and image is not None:
+            ways = segmentation.with_image(ways, image, digits)
+        named += segmentation.likeliest(ways)
+        readers.append(lambda number: segmentation.probability(ways, number))
+    named = [number for number in dict.fromkeys(named) if len(number) >= min(len(pieces), 2)]
+    if not named:
+        raise ValueError(SMALL)
+    scores = [math.prod(reader(number) + LEAST for reader in readers) ** (1 / len(readers)) for number in named]
+    shares = {number: score / sum(scores) for number, score in zip(named, scores)}
+    best, *others = sorted(shares, key=shares.get, reverse=True)
+    each = digit_shares(best, shares) if len(best) > 1 else []
+    runner_up = sweep.as_text(others[0]) if others else ""
+    return Vote(sweep.as_text(best), shares[best], each, runner_up, lines[1], logits[1])
+
+
+def digit_shares(best: Number, shares: dict[Number, float]) -> list[float]:
+    """Of each digit of a number its share in the probability of all numbers named that are as long."""
+    alike = {number: share for number, share in shares.items() if len(number) == len(best)}
+    total = sum(alike.values())
+    return [sum(share for number, share in alike.items() if number[i] == digit) / total for i, digit in enumerate(best)]
