@@ -57,7 +57,7 @@ def lenet5(pretrained=False):
 
 
 def lenet5_1998(pretrained=False):
-    """The network as published, with RBF outputs (60,000 parameters), trained as published; otherwise as `lenet5`."""
+    """The network as published, with RBF outputs (60,000 parameters), trained by recipe 1998; otherwise as `lenet5`."""
     return load("1998/LeNet5.safetensors", pretrained, output="rbf")
 
 
