@@ -3,11 +3,10 @@
 import numpy as np
 from scipy import ndimage
 
-from digits.preprocessing import lighting
+from digits.preprocessing import FAINT, lighting
 
 FULL = 0.375  # of full ink: what has more is taken for ink
 SLOPES = np.arange(-6, 7) * 0.015  # of rules: rows down for each column to the right
-FAINT = "shows no digit that stands out from its ground; take more light, or a thicker pen"
 
 
 def strokes(grey: np.ndarray) -> np.ndarray:

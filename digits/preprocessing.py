@@ -90,6 +90,7 @@ def grey_behind(opaque: np.ndarray) -> float:
 
 # ---------------------------------------------------------------------------------------------- from grey to MNIST
 
+FAINT = "shows no digit that stands out from its ground; take more light, or a thicker pen"
 LOOK_AT = 160  # pixels of the longer side at which ink is looked for
 TINY = 1e-6  # added before rounding: sums taken in another order, as in JavaScript, then round to the same number
 
@@ -131,7 +132,7 @@ def find_ink(grey: np.ndarray) -> tuple[np.ndarray, Box]:
     squares = strong * strong
     full = (squares * strong).sum() / max(squares.sum(), 1)  # the level of full ink: strong pixels count most
     if full < max(16, 4.5 * noise):
-        raise ValueError("shows no digit that stands out from its ground; take more light, or a thicker pen")
+        raise ValueError(FAINT)
     mask = contrast > max(0.35 * full, 3.5 * noise)
     mask, region = drop_specks(mask)
     ink = np.where(region, (contrast - 2.5 * noise).clip(0) / full, 0)

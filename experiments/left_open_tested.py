@@ -4,9 +4,8 @@ Of the 64 settings tried first it alone agreed with two judges. Its test error l
 `1998` are those of `seeds`.
 """
 
-import statistics
-
 from experiments import left_open, results, seeds
+from experiments.passes import curve
 from experiments.runner import Context, Experiment
 from training import loop
 from training.recipes import Recipe
@@ -36,10 +35,7 @@ def summarize(context: Context, runs: list[dict]) -> dict:
     found = {TAKEN: seeds.found(context)[TAKEN][1]} | results.group(runs)
     variants = {}
     for name, own in found.items():
-        curves = {}
-        for subset in "train", "test":
-            passes = zip(*([1 - row[f"{subset}_accuracy"] for row in run["history"]] for run in own))
-            curves[subset] = [statistics.mean(errors) for errors in passes]
+        curves = {subset: curve(own)[subset]["mean"] for subset in ("train", "test")}
         theirs = [error / 100 for error in results.PAPER["figure 5"]["test"]]
         differences = [abs(ours - paper) for ours, paper in zip(curves["test"], theirs)]
         variants[name] = {"seeds": len(own), **results.mean_and_deviation(own), "last_pass": curves["train"][-1]}

@@ -157,5 +157,5 @@ EXPERIMENT = Experiment(
     draw=draw,
     facts=lambda context: {"recipes": {name: seeds.recipes(context)[name] for name in VARIANTS}},
     seeds=(0, 1, 2, 3, 4),
-    seconds=10,
+    seconds=30,
 )
