@@ -34,6 +34,7 @@ from training.recipes import RECIPES, Recipe, record_dir
 from utils import UserError, shown
 
 LONG = 180  # seconds: what takes longer is announced
+START = ("experiments/__init__.py", "experiments/runner.py")  # change with every new experiment: not compared
 
 
 def folder(reference: bool = False, tiny: bool = False) -> Path:
@@ -121,7 +122,7 @@ def main():
     """python -m experiments NAME [options]"""
     name, words = (sys.argv[1:2] or [""])[0], sys.argv[2:]
     if name in ("--list", "-h", "--help"):
-        print(*map(state, NAMES), sep="\n")
+        print(*map(state, NAMES), *others(), sep="\n")
     elif name in RENAMED:
         raise UserError(f"{name} is started as python -m experiments {RENAMED[name]} now")
     elif name not in NAMES:
@@ -136,15 +137,28 @@ def main():
 
 def state(name: str) -> str:
     """The first line of an experiment's docstring, and whether the code of its reference has changed since."""
-    title = description(name)
     path = folder(reference=True) / f"{name}.json"
-    if not path.exists():
-        return f"{name}: {title}\n    no reference"
-    modules = read(path).get("modules")
-    files = {module: utils.ROOT / module for module in modules or {}}
+    found = f"reference: {compared(path)}" if path.exists() else "no reference"
+    return f"{name}: {description(name)}\n    {found}"
+
+
+def others() -> Iterator[str]:
+    """The same of the other JSON files of the reference: metrics.json of each network, faults.json."""
+    for path in sorted((utils.RECORD / utils.REFERENCE).rglob("*.json")):
+        if path.stem not in NAMES:
+            yield f"{shown(path)}: {compared(path)}"
+
+
+def compared(path: Path) -> str:
+    """Which of the modules that made a file have changed since, the first three by name; those of START aside."""
+    with readable(shown(path)):
+        modules = dict(json.loads(path.read_text(encoding="utf-8"))).get("modules")
+    if not modules:
+        return "made before its code was noted down"
+    files = {module: utils.ROOT / module for module in modules if module not in START}
     changed = [m for m, file in files.items() if not file.exists() or provenance.source_digest(file) != modules[m]]
-    what = f"made before {', '.join(changed)} changed" if changed else "up to date"
-    return f"{name}: {title}\n    reference: {what if modules else 'made before its code was noted down'}"
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return f"made before {', '.join(changed[:3])}{more} changed" if changed else "up to date"
 
 
 def description(name: str) -> str:

@@ -179,6 +179,23 @@ def test_the_pages_show_what_the_scripts_print(capsys, monkeypatch):
     assert [line for line in lines if line not in PAGES["README.md"].splitlines()] == []
 
 
+def test_the_constraints_are_what_the_networks_were_made_with():
+    """Every package of requirements.txt in one version, which is that of the networks' metadata where they name it."""
+    text = (FOLDER / "constraints.txt").read_text(encoding="utf-8")
+    kept = dict(re.findall(r"^([\w-]+)==(\S+)$", text, re.M)) | {"python": re.search(r"Python ([\d.]+),", text)[1]}
+    made = [checkpoint.load(path).versions for path in FOLDER.rglob(checkpoint.FILE)]
+    made += [json.loads(path.read_text(encoding="utf-8"))["versions"] for path in FOLDER.rglob("metrics.json")]
+    named = {(name, version.split("+")[0]) for versions in made for name, version in versions.items()}
+    assert named and named <= set(kept.items())
+    assert set(re.findall(r"^[\w-]+", (ROOT / "requirements.txt").read_text(), re.M)) <= kept.keys()
+
+
+def test_the_changes_begin_with_the_version_and_date_of_the_citation():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    version, date = (re.search(rf"^{key}: (\S+)$", citation, re.M)[1] for key in ("version", "date-released"))
+    assert re.search(r"^## (.*)$", PAGES["docs/CHANGELOG.md"], re.M)[1] == f"{version}, {date}"
+
+
 @each_page
 def test_links_images_anchors_and_files_named_exist(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", PROSE[page]):
