@@ -1,7 +1,7 @@
 """The paper's figure 10: the test digits to reject for 0.5 % error on the rest; and how right probabilities are.
 
 A digit is rejected where the two best classes are too close, by the difference of their logits, or of the scores of
-RBF units. The networks are those of `seeds`.
+RBF units. LeNet-1, LeNet-4 and boosted LeNet-4 are the networks of `section_3`, the others those of `seeds`.
 
 The probabilities are those that ClassifyTask_predict.py prints: softmax of the logits, or of the scores of RBF units.
 Of the digits given 99 %, 99 % should be right. The expected calibration error says how far off that is: the mean, over
@@ -14,38 +14,46 @@ import torch
 from torch import Tensor
 
 import utils
-from experiments import results, seeds
+from experiments import results, section_3, seeds
 from experiments.runner import Context, Experiment
 from figures import plots
 from model import pad
 
-PAPER = results.PAPER["figure 10"]["rejected"]  # %
 ERROR = 0.005  # of the digits that are not rejected
 SHARES = [i / 500 for i in range(41)]  # rejected, of the curves: 0 to 8 %
 BINS, FEWEST = 15, 10  # of probability; digits in a bin that is drawn
-TITLES = {name: seeds.TITLES[name] for name in (*seeds.COMPARED, "fast")}
-LOOKS = seeds.LOOKS | {"fast": {"color": plots.PURPLE, "linestyle": "-"}}
-OTHERS = {"LeNet-1": 1.7, "LeNet-4": 1.1, "boosted LeNet-4": 0.7}  # of the paper, with shares in its figure: errors
+OURS = {name: seeds.TITLES[name] for name in (*seeds.COMPARED, "fast")}
+TITLES = section_3.TITLES | OURS
+LOOKS = {name: {"color": plots.SKY, "linestyle": dashes} for name, dashes in zip(section_3.TITLES, (":", "--", "-"))}
+LOOKS |= seeds.LOOKS | {"fast": {"color": plots.PURPLE, "linestyle": "-"}}
 
 
 def tasks(context: Context, runs: list[dict]) -> list[dict]:
-    return [{"variant": name, "seed": seed} for seed in context.seeds for name in TITLES]
+    return [
+        {"variant": name, "seed": seed}
+        for seed in context.seeds
+        for name in TITLES
+        if name in OURS or seed in section_3.EXPERIMENT.seeds
+    ]
 
 
 def measure(context: Context, task: dict) -> dict:
     """Accuracy, the share to reject, the error at each of SHARES, and the calibration of a network."""
-    images, labels = context.load().test
-    logits = utils.class_logits(seeds.network(context, task["variant"], task["seed"]), pad(images))
+    name, seed, (images, labels) = task["variant"], task["seed"], context.load().test
+    if name in OURS:
+        logits = utils.class_logits(seeds.network(context, name, seed), pad(images))
+    else:
+        logits = section_3.logits(context, name, seed)
     best, second = logits.topk(2).values.T
     right = logits.argmax(1) == labels
     errors = errors_accepted(best - second, right)
     accepted = [round((1 - share) * len(labels)) for share in SHARES]
-    return {
+    found = {
         "accuracy": int(right.sum()) / len(labels),
         "rejected": rejected(errors),
         "curve": [errors[count - 1] / count for count in accepted],
-        **calibration(logits.softmax(1), labels),
     }
+    return found | (calibration(logits.softmax(1), labels) if name in OURS else {})
 
 
 def errors_accepted(margins: Tensor, right: Tensor) -> list[int]:
@@ -75,23 +83,24 @@ def summarize(context: Context, runs: list[dict]) -> dict:
     for name, own in results.group(runs).items():
         found[name]["curve"] = [sum(errors) / len(own) for errors in zip(*(run["curve"] for run in own))]
         for key in ("rejected", "probability", "calibration_error"):
-            found[name][key] = results.mean_and_deviation([{"accuracy": run[key]} for run in own])
-        found[name]["bins"] = torch.tensor([run["bins"] for run in own]).sum(0).tolist()
+            if key in own[0]:
+                found[name][key] = results.mean_and_deviation([{"accuracy": run[key]} for run in own])
+        if "bins" in own[0]:
+            found[name]["bins"] = torch.tensor([run["bins"] for run in own]).sum(0).tolist()
     return {"variants": {name: found[name] for name in TITLES if name in found}}
 
 
 def tables(content: dict) -> dict[str, str]:
-    """Shares in %, mean ± deviation: to reject, with the paper's below; and the calibration."""
-    rejection, calibrated = [], []
+    """Shares in %, mean ± deviation: to reject, beside the paper's; and the calibration."""
+    paper, rejection, calibrated = results.PAPER["figure 10"]["rejected"], [], []
     for name, row in content["variants"].items():
         head = [TITLES[name], row["seeds"], results.error(row)]
-        rejection.append([*head, percent(row["rejected"])])
-        calibrated.append([*head, percent(row["probability"]), percent(row["calibration_error"])])
-    for name, error in OTHERS.items():
-        rejection.append([f"the paper's {name}", "", f"{error:.1f}", PAPER[name]])
+        rejection.append([*head, percent(row["rejected"]), paper.get(TITLES[name], "")])
+        if "bins" in row:
+            calibrated.append([*head, percent(row["probability"]), percent(row["calibration_error"])])
     header = ["network", "seeds", "test error, %"]
     return {
-        "rejection": results.markdown([*header, "rejected, %"], rejection),
+        "rejection": results.markdown([*header, "rejected, %", "the paper's"], rejection),
         "calibration": results.markdown([*header, "mean probability, %", "calibration error, %"], calibrated),
     }
 
@@ -102,18 +111,17 @@ def percent(row: dict) -> str:
 
 @plots.style()
 def draw(context: Context, content: dict, path: Path):
-    subtitle = "means over the seeds; triangles: the paper's networks, at 0.5 % error on the rest"
+    subtitle = "means over the seeds; triangles: the paper's LeNet-1, LeNet-4 and boosted LeNet-4, at 0.5 % error"
     figure = plots.new_figure("Rejecting the digits that are close calls, and trusting probabilities", subtitle, 4.6)
     left, right = figure.subplots(1, 2)
     for name, row in content["variants"].items():
         left.plot([100 * x for x in SHARES], [100 * y for y in row["curve"]], label=TITLES[name], **LOOKS[name])
-        bins = [bin for bin in row["bins"] if bin[0] >= FEWEST]
+        bins = [bin for bin in row.get("bins", []) if bin[0] >= FEWEST]
         points = [100 * p / count for count, p, _ in bins], [100 * correct / count for count, _, correct in bins]
         right.plot(*points, marker="o", **LOOKS[name])
-    for name in OTHERS:
-        left.plot(PAPER[name], 100 * ERROR, "^", color=plots.INK, markersize=7)
-        place = {"xytext": (2, 8), "textcoords": "offset points", "rotation": 50, "fontsize": 8}
-        left.annotate(name, (PAPER[name], 100 * ERROR), **place)
+    for name in section_3.TITLES:
+        share = results.PAPER["figure 10"]["rejected"][TITLES[name]]
+        left.plot(share, 100 * ERROR, "^", color=LOOKS[name]["color"], markeredgecolor=plots.INK, markersize=8)
     left.axhline(100 * ERROR, color=plots.GREY, linestyle=":", linewidth=1)
     left.set(title="Rejection", xlabel="test digits rejected (%)", ylabel="error on the rest (%)", ylim=(0, None))
     right.plot([30, 100], [30, 100], color=plots.GREY, linestyle=":", linewidth=1)
@@ -128,7 +136,7 @@ EXPERIMENT = Experiment(
     tasks=tasks,
     measure=measure,
     draw=draw,
-    facts=lambda context: {"recipes": {name: seeds.recipes(context)[name] for name in TITLES}},
+    facts=lambda context: {"recipes": {name: seeds.recipes(context)[name] for name in OURS}},
     seeds=(0, 1, 2, 3, 4),
     seconds=3,
 )

@@ -1,4 +1,4 @@
-"""Experiments about rejection, calibration and writers: what they write, and statistics."""
+"""Experiments about the paper's other networks, rejection, calibration and writers: what they write, and statistics."""
 
 import gzip
 
@@ -6,27 +6,109 @@ import numpy as np
 import pytest
 import torch
 from test_experiments import STUDY, TINY, read, rehearse, start, write  # noqa: F401, two of them are fixtures
+from torch.nn import functional as F
 
 from ClassifyTask_test import wilson_interval
-from experiments import rejection, results, seeds, writers
+from digits import mnist
+from experiments import rejection, results, section_3, writers
 from experiments.runner import Context
-from model import pad
-from utils import class_logits
+from model import TableConvolution
+from training.optimizer import propagate_back
+from utils import UserError
 
 
-def test_rejection_of_a_rehearsal(rehearse, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(rejection, "TITLES", {name: rejection.TITLES[name] for name in ("default", "1998")})
+def test_the_networks_are_those_of_the_paper():
+    """Their sizes are; and the curvature of the output's weights is what its definition gives."""
+    torch.manual_seed(0)
+    images = torch.rand(3, 1, 32, 32)
+    for name, parameters in ("lenet-1", 2_578), ("lenet-4", 16_998):
+        network = section_3.build(name)
+        assert sum(p.numel() for p in network.parameters()) == parameters
+        logits = network(images)
+        assert logits.shape == (3, 10) and torch.allclose(network(images[1:2]), logits[1:2], atol=1e-6)
+        h = propagate_back(list(network), images, torch.ones_like)
+        assert [each.shape for each in h] == [p.shape for p in network.parameters()]
+        assert h[-1].tolist() == pytest.approx([1.0] * 10)  # each output's own bias
+        states = network[:-2](images)  # (3, 12, 4, 4) or (3, 120, 1, 1)
+        assert torch.allclose(h[-2][0], states.square().mean(0), atol=1e-6)
+    sparse, table = network[7], TableConvolution(16, section_3.UNITS)
+    table.load_state_dict(sparse.state_dict())
+    maps = torch.rand(2, 16, 5, 5)
+    assert torch.allclose(sparse(maps), table(maps), atol=1e-5)
+    border = network[0](images) - network[0](F.pad(images[..., 2:-2, 2:-2], (2, 2, 2, 2)))
+    assert border.abs().max() > 0  # LeNet-4 sees all 32x32
+    small = section_3.build("lenet-1")
+    assert torch.equal(small(images), small(F.pad(images[..., 2:-2, 2:-2], (2, 2, 2, 2))))
+    square = torch.zeros(1, 28, 28, dtype=torch.uint8)
+    square[:, 4:24, 4:24] = 255
+    assert section_3.prepared("lenet-1", square).float().sum() / 255 == pytest.approx(16 * 16, abs=1)
+
+
+def test_section_3_chooses_by_validation_and_rejection_reads_its_logits(rehearse, monkeypatch):  # noqa: F811
+    asked, load, validation = [], mnist.load_dataset, Context.validation
+    monkeypatch.setattr(mnist, "load_dataset", lambda *args: asked.append(args[2]) or load(*args))
+    monkeypatch.setattr(Context, "validation", lambda context: asked.append("validation") or validation(context))
+    monkeypatch.setattr(section_3, "ROUNDS", 2)
+    found = rehearse("section_3")
+    assert asked.count("validation") == 4 and "validation" not in asked[asked.index("test") :]
+    tried = [run for run in found["runs"] if run["variant"] not in section_3.TITLES]
+    assert len(tried) == 4
+    for name in "lenet-1", "lenet-4":
+        accuracies = {run["factor"]: run["accuracy"] for run in tried if run["network"] == name}
+        assert accuracies[found["factors"][name]] == max(accuracies.values()) > min(accuracies.values())
+    runs = {run["variant"]: run for run in found["runs"]}
+    assert runs["lenet-4"]["factor"] == runs["boosted-lenet-4"]["factor"] == found["factors"]["lenet-4"]
+    assert runs["boosted-lenet-4"]["parameters"] == 3 * runs["lenet-4"]["parameters"]
+    assert runs["boosted-lenet-4"]["sizes"][0] == 100 and len(runs["boosted-lenet-4"]["members"]) == 3
+    labels = mnist.load_dataset("digits", None, "test")[1]
+    for name in section_3.TITLES:
+        logits = np.load(TINY / "networks" / f"{name}-0.npy")
+        assert logits.dtype == np.float32 and logits.shape == (100, 10)
+        assert (logits.argmax(1) == labels.numpy()).mean() == runs[name]["accuracy"]
+    before = (TINY / "networks" / "lenet-1-0.npy").read_bytes()
+    (TINY / "networks" / "lenet-1-0.npy").unlink()
+    few = [*section_3.TITLES, "default", "1998"]
+    monkeypatch.setattr(rejection, "TITLES", {name: rejection.TITLES[name] for name in few})
     content = rehearse("rejection")
-    assert [run["variant"] for run in content["runs"]] == ["default", "1998"] and (TINY / "rejection.png").exists()
-    assert all(run["curve"][0] == pytest.approx(1 - run["accuracy"]) for run in content["runs"])
-    context = Context("", "digits", tiny=True)
-    images, labels = context.load().test
-    logits = class_logits(seeds.network(context, "1998", 0), pad(images))
-    best, second = np.sort(logits.numpy())[:, :-3:-1].T
+    assert (TINY / "networks" / "lenet-1-0.npy").read_bytes() == before  # trained again
+    shown = {run["variant"]: run for run in content["runs"]}
+    assert list(shown) == few and (TINY / "rejection.png").exists()
+    for name, run in shown.items():
+        assert run["curve"][0] == pytest.approx(1 - run["accuracy"])
+        assert ("bins" in run) == (name in rejection.OURS)
+    best, second = np.sort(np.load(TINY / "networks" / "lenet-4-0.npy"))[:, :-3:-1].T
     sure = np.argsort(second - best)[: round(100 * (1 - rejection.SHARES[-1]))]
-    right = (logits.argmax(1) == labels).numpy()
-    assert content["runs"][1]["curve"][-1] == pytest.approx(1 - right[sure].mean())
-    assert "| the paper's LeNet-1 |  | 1.7 | 3.7 |" in rejection.tables(content)["rejection"]
+    right = np.load(TINY / "networks" / "lenet-4-0.npy").argmax(1) == labels.numpy()
+    assert shown["lenet-4"]["curve"][-1] == pytest.approx(1 - right[sure].mean())
+    made = rejection.tables(content)
+    assert "| LeNet-1 | 1 |" in made["rejection"] and made["rejection"].splitlines()[2].endswith("| 3.7 |")
+    assert "LeNet-1" not in made["calibration"]
+    (TINY / "networks" / "lenet-1-0.npy").write_bytes(b"")
+    with pytest.raises(UserError, match="lenet-1-0.npy is damaged; delete it"):
+        section_3.logits(Context("", "digits", tiny=True), "lenet-1", 0)
+
+
+def test_boosting_learns_on_what_was_misclassified_and_on_what_is_disputed(monkeypatch):
+    """Networks that answer by the images alone stand in for trained ones."""
+    answers = [lambda i: i % 4 % 3, lambda i: i % 4 % 2, lambda i: i * 0]  # of images whose grey level is i
+    sets = []
+
+    def train(variant, digits, size, rates, factor, draws, strength=0.0):
+        sets.append((digits, size, strength))
+        answer = answers[len(sets) - 1]
+        return lambda inputs: F.one_hot(answer((inputs[:, 0, 0, 0] * 100).round().long()), 10).float()
+
+    images = torch.arange(40, dtype=torch.uint8).view(-1, 1, 1).expand(-1, 32, 32)
+    monkeypatch.setattr(section_3, "train", train)
+    monkeypatch.setattr(section_3, "augment", lambda images, *_: images)
+    monkeypatch.setattr("utils.normalize", lambda images: images[:, None] / 100)
+    networks, sizes = section_3.boost((images, torch.arange(40) % 4), [1.0], 1.0, np.random.default_rng(0))
+    (_, *first), ((mixed, labels), *second), ((disputed, _), *third) = sets
+    assert (first, second, third) == ([40, 0.7], [40, 0.0], [40, 0.0])
+    wrong = labels == 3  # the first network answers 0 to each 3, the others it classifies correctly
+    assert int(wrong.sum()) == int((~wrong).sum()) == 10 * section_3.ROUNDS
+    assert sorted(set((disputed[:, 0, 0] % 4).tolist())) == [2, 3]  # 2: 2 and 0; 3: 0 and 1
+    assert sizes == [40, 20 * section_3.ROUNDS, 20 * section_3.ROUNDS] and len(networks) == 3
 
 
 def test_rejection_and_calibration_by_hand():
