@@ -1,4 +1,4 @@
-"""A Chromium without a window, for the page's screenshot and its tests."""
+"""A Chromium without a window, for the animation of the page and its tests."""
 
 import shutil
 from contextlib import contextmanager
@@ -39,29 +39,17 @@ def chromium():
         session.quit()
 
 
-def resize(driver, width: int, height: int, scale: float = 1, scheme: str = "light"):
-    """Give the page this size in CSS pixels, each `scale` device pixels, and a colour scheme, "light" or "dark"."""
+def resize(driver, width: int, height: int, scale: float = 1, scheme: str = "light", motion: str = "reduce"):
+    """Give the page this size in CSS pixels, each `scale` device pixels, and the reader's preferences.
+
+    The colour scheme is "light" or "dark"; with "reduce" samples are there at once, else ("no-preference") written.
+    """
     size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-
-
-def draw_stroke(driver, points):
-    """Draw one line on the page with the mouse, through points (x, y), each from 0 to 1 of the drawing's sides."""
-    from selenium.webdriver import ActionChains
-    from selenium.webdriver.common.by import By
-
-    canvas = driver.find_element(By.ID, "drawing")
-    width, height = canvas.rect["width"], canvas.rect["height"]
-    actions = ActionChains(driver, duration=10)
-    for i, (x, y) in enumerate(points):
-        actions.move_to_element_with_offset(canvas, round((x - 0.5) * width), round((y - 0.5) * height))
-        if i == 0:
-            actions.click_and_hold()
-    actions.release().perform()
-    wait_for_frames(driver)
+    preferences = {"prefers-color-scheme": scheme, "prefers-reduced-motion": motion}
+    features = [{"name": name, "value": value} for name, value in preferences.items()]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
 def wait_for_frames(driver):

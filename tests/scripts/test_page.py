@@ -10,8 +10,7 @@ import torch
 from conftest import reference
 from drawn import shaded, stroke
 from PIL import Image
-from selenium.webdriver.common.action_chains import ActionBuilder
-from selenium.webdriver.common.actions.pointer_input import PointerInput
+from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from digits import mnist as datasets
@@ -20,13 +19,15 @@ from digits.pieces import evened, grouped, ink_of, parts_of, upright
 from digits.preprocessing import prepare
 from model import normalize, pad
 from reading.sweep import sweep
-from tools import browser, page
+from tools import browser, page, strokes
 from training import checkpoint
 from utils import UserError, class_logits
 
 TEST_SET = datasets.load_dataset("digits", None, "test")
 DIGITS = [image.numpy() for image in TEST_SET[0][:20]]
 SLIDERS = ("rotate", "scale", "right", "down", "noise")
+on_both_views = pytest.mark.parametrize("driver", ["squash", "numbers"], indirect=True)
+of_numbers = pytest.mark.parametrize("driver", ["numbers"], indirect=True)
 
 
 def trained(**arguments):
@@ -46,12 +47,14 @@ def session():
 
 @pytest.fixture(params=["squash"])
 def driver(session, tmp_path, request):
-    """The page for digits, or for numbers, on a desktop; at the end it must have said nothing and fetched nothing."""
+    """The page with one network, or open for numbers, on a desktop; it must say nothing and fetch nothing."""
     numbers = request.param == "numbers"
     networks = (reference(), reference("numbers")) if numbers else (trained(activation=request.param),)
     (tmp_path / "demo.html").write_text(page.make_page(*networks), encoding="utf-8")
     browser.resize(session, 1280, 900)
     session.get((tmp_path / "demo.html").as_uri())
+    if numbers:
+        session.execute_script("LeNet5.openView('number')")
     browser.wait_for_frames(session)
     yield session
     assert session.get_log("browser") == []
@@ -82,6 +85,20 @@ def drawing(driver):
     return levels(driver, "LeNet5.drawing().grey")
 
 
+def draw(driver, drawn):
+    """Draw strokes with the mouse; points (x, y) are in heights of the drawing."""
+    canvas = driver.find_element("id", "drawing")
+    width, height = canvas.rect["width"], canvas.rect["height"]
+    for points in drawn:
+        actions = ActionChains(driver, duration=10)
+        for i, (x, y) in enumerate(points):
+            actions.move_to_element_with_offset(canvas, round(x * height - width / 2), round((y - 0.5) * height))
+            if i == 0:
+                actions.click_and_hold()
+        actions.release().perform()
+    browser.wait_for_frames(driver)
+
+
 def text_of(driver, element):
     return ask(driver, "return document.querySelector(a[0]).textContent", element)
 
@@ -109,7 +126,7 @@ def fits(driver, width, **options):
     return ask(driver, "return document.documentElement.scrollWidth") <= width
 
 
-def test_one_file_without_network(run_main, tmp_path, monkeypatch):
+def test_one_file_without_network(run_main, tmp_path):
     said, _, written = run_main(page.main).succeeded().out.partition(f"Record/reference/{checkpoint.FILE}\n")
     assert said == "no training run of yours: made of the network shipped, " and written.startswith("Record/demo.html")
     run_main(page.main, "--output", "new/own.html").succeeded()
@@ -119,14 +136,10 @@ def test_one_file_without_network(run_main, tmp_path, monkeypatch):
     text = page.make_page(reference(), reference("numbers"))
     assert len(text) < 1_000_000 and "default-src 'none'" in text and "__TRAINED__" not in text
     assert not re.search(r"https?:|//\w+\.\w|@import|\burl\(|<link(?! rel=\"icon\" href=\"data:,\")", text)
-    run_main(page.main, "--screenshot", "--output", "a.png").refused("a.png would be both the page and its picture")
     run_main(page.main, "--checkpoint", "nowhere").refused("no checkpoint")
     for arguments in {"output": "rbf"}, {"activation": "tanh"}:
         with pytest.raises(UserError, match="not LeNet5.(output|activation)="):
             page.make_page(trained(**arguments))
-    monkeypatch.setattr(browser.shutil, "which", lambda name: None)
-    with pytest.raises(UserError, match="chrom"), browser.chromium():
-        pass
 
 
 @pytest.mark.parametrize("driver", ["squash", "relu"], indirect=True)
@@ -156,31 +169,96 @@ def test_preparation_is_that_of_python(driver):
         assert ask(driver, script, no_digit, *reversed(no_digit.shape)) is None
 
 
-def test_mouse_finger_and_samples(driver, tmp_path):
-    page.take_screenshot(driver, tmp_path / "demo.html", tmp_path / "demo.png")  # it draws a two
-    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
-    assert classifies_what_is_drawn(driver)
-    for digit in (0, 4, 9):
-        keys(driver, f"#samples button:nth-child({digit + 1})", " ")
-        assert classifies_what_is_drawn(driver)
+@on_both_views
+def test_samples_are_read_as_what_they_are_called(driver):
+    buttons = driver.find_elements("css selector", "#samples button")
+    names = [button.accessible_name.removeprefix("Sample ") for button in buttons]
+    assert names in ([*strokes.DIGITS], [*strokes.NUMBERS])
+    for i, name in enumerate(names):
+        keys(driver, f"#samples button:nth-child({i + 1})", " ")
+        assert text_of(driver, "#digit") == name
+        keys(driver, "body", "c")
+        assert text_of(driver, "#digit") == "–"
+        keys(driver, "body", str(i + (len(names) < 10)))
+        assert text_of(driver, "#digit") == name
+
+
+def test_the_mouse_draws_and_undo_takes_back(driver):
+    draw(driver, strokes.written("5"))
+    both = drawing(driver)
+    assert classifies_what_is_drawn(driver) and text_of(driver, "#digit") == "5"
+    keys(driver, "#undo", " ")
+    assert 0 < (drawing(driver) > 0).sum() < (both > 0).sum() and classifies_what_is_drawn(driver)
+    keys(driver, "body", "u")
+    assert not drawing(driver).any() and text_of(driver, "#digit") == "–"
+
+
+@on_both_views
+def test_a_finger_draws_and_does_not_scroll(driver):
     browser.resize(driver, 390, 844)
-    before, canvas = drawing(driver), driver.find_element("id", "drawing")
-    actions = ActionBuilder(driver, mouse=PointerInput("touch", "finger"), duration=20)
-    down = actions.pointer_action.move_to(canvas, -60, 100).pointer_down()
-    down.move_to(canvas, 60, 90).move_to(canvas, 20, -100).pointer_up()
-    actions.perform()
+    driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    before, box = drawing_size(driver), driver.find_element("id", "drawing").rect
+
+    def touch(kind, *at):
+        points = [{"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in at]
+        driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", (0.4, 0.9))
+    for i in range(1, 9):
+        touch("touchMove", (0.4 + i / 100, 0.9 - i / 10))
+    touch("touchEnd")
     browser.wait_for_frames(driver)
-    assert (drawing(driver) != before).any() and classifies_what_is_drawn(driver)
+    driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    assert drawing_size(driver) not in (0, before) and text_of(driver, "#digit") == "1"
+    assert ask(driver, "return scrollY") == 0
 
 
-def test_the_keyboard_reaches_everything_draws_and_clears(driver):
-    reached = []
-    for _ in range(19):
+def drawing_size(driver):
+    return ask(driver, "return LeNet5.drawing().grey.filter((level) => level > 127).length")
+
+
+def test_a_sample_is_written_stroke_by_stroke(driver):
+    whole = drawing_size(driver)
+    browser.resize(driver, 1280, 900, motion="no-preference")
+    driver.refresh()
+    script = """const done = arguments[0], sizes = [], look = () => {
+        sizes.push(LeNet5.drawing().grey.filter((level) => level > 127).length);
+        if (performance.now() < begin + 4000) requestAnimationFrame(look); else done(sizes);
+    }, begin = performance.now();
+    document.querySelector("#samples :nth-child(4)").click();
+    look();"""
+    sizes = driver.execute_async_script(script)
+    written = sizes[sizes.index(min(sizes)) :]
+    assert written == sorted(written) and len(set(written)) > 5 and written[-1] == whole
+    keys(driver, "body", "8")
+    draw(driver, strokes.written("1"))  # in the midst of it
+    assert text_of(driver, "#digit") == "1"
+
+
+@on_both_views
+def test_the_keyboard_reaches_everything_and_all_has_a_name(driver):
+    number = ask(driver, "return document.body.className") == "number"
+    reached, outlined = [], []
+    script = "const e = document.activeElement; return [e.id || e.ariaLabel, getComputedStyle(e).outlineStyle]"
+    for _ in range(19 if number else 20):
         driver.switch_to.active_element.send_keys(Keys.TAB)
-        reached.append(ask(driver, "const e = document.activeElement; return e.id || e.ariaLabel").split(":")[0])
-    sliders = [f"{name}-slider" for name in SLIDERS]
-    assert reached == ["drawing", "clear", *(f"Sample {i}" for i in range(10)), *sliders, "reset", "C3, map 0"]
-    driver.switch_to.active_element.send_keys(*[Keys.ARROW_RIGHT] * 4)
+        name, outline = ask(driver, script)
+        reached.append(name.split(":")[0])
+        outlined.append(outline)
+    sliders = [f"{name}-slider" for name in (*SLIDERS[:4], *["gap"] * number, "noise")]
+    views, places = (["of-digit", "of-number"], ["places"]) if number else ([], [])
+    samples = [f"Sample {name}" for name in (strokes.NUMBERS if number else strokes.DIGITS)]
+    assert reached == [*views, "drawing", "undo", "clear", *samples, *places, *sliders, "reset", "C3, map 0"]
+    assert set(outlined) == {"solid"}
+    nodes = driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    named = ("button", "slider", "image", "img", "application", "group")
+    roles = [(node["role"]["value"], node["name"]["value"]) for node in nodes if not node["ignored"]]
+    assert [role for role, name in roles if role in named and not name] == []
+    assert {role for role, _ in roles} >= {"button", "slider", "image", "application", "group"}
+
+
+def test_the_keyboard_shows_table_i_draws_and_clears(driver):
+    driver.find_element("css selector", "#c3 button").send_keys(*[Keys.ARROW_RIGHT] * 4)
     script = "return [...document.querySelectorAll('#s2 > *')].map((map) => map.classList.contains('idle'))"
     assert ask(driver, script) == [False, True, True, True, False, False]  # by table I, C3's map 4 reads 0, 4 and 5
     keys(driver, "#drawing", "c", *[Keys.ARROW_UP] * 8, " ", *[Keys.ARROW_DOWN] * 16, " ", Keys.ARROW_LEFT)
@@ -193,22 +271,24 @@ def test_the_keyboard_reaches_everything_draws_and_clears(driver):
         assert not drawing(driver).any() and text_of(driver, "#digit") == "–"
 
 
-@pytest.mark.parametrize("driver", ["numbers"], indirect=True)
-def test_a_number_is_read_while_it_is_written(driver, tmp_path):
-    page.take_screenshot(driver, tmp_path / "demo.html", tmp_path / "demo.png")  # it writes 1998
+@of_numbers
+def test_a_number_is_read_while_it_is_written(driver):
+    *before, last = strokes.written("1998")
+    draw(driver, before)
+    assert text_of(driver, "#digit") == text_of(driver, "#labels") == "199"
+    draw(driver, [last])
     assert text_of(driver, "#digit") == text_of(driver, "#labels") == "1998"
     assert text_of(driver, BEST) == "8"  # the place of the last digit
     keys(driver, "#places", *[Keys.ARROW_LEFT] * 3)
     assert text_of(driver, BEST) == "none" and text_of(driver, "#digit") == "1998"
-    assert all(fits(driver, width) for width in (320, 390, 1920))
-    keys(driver, "body", "c")
-    assert text_of(driver, "#digit") == "–"
     keys(driver, "#of-digit", " ")
     keys(driver, "body", "5")
     assert classifies_what_is_drawn(driver)
+    keys(driver, "#of-number", " ")
+    assert text_of(driver, "#digit") == "1998"
 
 
-@pytest.mark.parametrize("driver", ["numbers"], indirect=True)
+@of_numbers
 def test_lines_and_their_logits_are_those_of_python(driver):
     model, sampled = checkpoint.network(reference("numbers")), sample_lines(TEST_SET, 100, np.random.default_rng(0))
     lines = [line for batch, _ in sampled for line in batch.numpy()]
@@ -246,9 +326,26 @@ def test_sliders(driver):
     assert 20 < np.std(augmented(noise=50)[:8]) < 80
 
 
+@of_numbers
+def test_sliders_change_the_line(driver):
+    line = "return document.getElementById('line').toDataURL()"
+    plain = ask(driver, line)
+    for name in (*SLIDERS, "gap"):
+        keys(driver, f"#{name}-slider", *[Keys.ARROW_RIGHT] * 3)
+        assert ask(driver, line) != plain, name
+        keys(driver, "#reset", Keys.ENTER)
+        assert ask(driver, line) == plain, name
+    keys(driver, "#gap-slider", Keys.HOME)
+    assert text_of(driver, "#digit") == text_of(driver, "#labels") == "1998"  # even if the digits touch
+
+
+@on_both_views
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_fits_every_window(driver, scheme):
-    assert all(fits(driver, width, scheme=scheme) for width in (320, 820, 1920))
+    assert all(fits(driver, width, scheme=scheme) for width in (320, 390, 768, 900, 1280, 1920))
     script = "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
     ink, paper = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in ask(driver, script))
     assert (ink > paper + 400) if scheme == "dark" else (paper > ink + 400)
+    browser.resize(driver, 1280, 800, scheme=scheme)
+    script = "return document.getElementById(a[0]).getBoundingClientRect().bottom"
+    assert max(ask(driver, script, seen) for seen in ("drawing", "digit", "places", "c1", "f6", "logits")) < 800
