@@ -53,5 +53,10 @@ def resize(driver, width: int, height: int, scale: float = 1, scheme: str = "lig
 
 
 def wait_for_frames(driver):
-    """Let the page show what has changed."""
-    driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    """Let the page show what has changed: on a busy machine a screenshot may be two frames late."""
+    driver.execute_async_script("""
+        const done = arguments[0];
+        let left = 4;
+        const next = () => left-- ? requestAnimationFrame(next) : done();
+        next();
+    """)
