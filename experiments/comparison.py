@@ -134,7 +134,7 @@ def summarize(context: Context, runs: list[dict]) -> dict:
         row |= {"training_seconds": seconds, "classification_seconds": run["classification_seconds"]}
         row |= {"numbers": run["numbers"]}
         if paper := ALL[name][1]:
-            row |= {"paper": paper, "near": abs(100 * error - paper) <= max(NEAR[0], NEAR[1] * paper)}
+            row |= {"paper": paper, "near": round(abs(100 * error - paper), 4) <= max(NEAR[0], NEAR[1] * paper)}
         found[name] = row
     return {"variants": found}
 
@@ -146,7 +146,8 @@ def tables(content: dict) -> dict[str, str]:
     for name, row in content["variants"].items():
         low, high = (100 * bound for bound in row["interval"])
         near = {True: "yes", False: "no"}.get(row.get("near"), "")
-        cells = [row["seeds"], f"{100 * row['error']:.2f}", f"{low:.2f} to {high:.2f}", row.get("paper", ""), near]
+        error = results.error({"mean": 1 - row["error"], "deviation": 0}).split()[0]
+        cells = [row["seeds"], error, f"{low:.2f} to {high:.2f}", row.get("paper", ""), near]
         seconds = [f"{row[f'{what}_seconds']:.1f}" for what in ("training", "classification")]
         rows.append([ALL[name][0], *cells, *seconds, f"{row['numbers']:,}"])
     return {"results": results.markdown(header, rows)}

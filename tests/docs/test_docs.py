@@ -139,7 +139,7 @@ def others():
     networks = [row for run in record("study/elsewhere.json")["runs"] for row in run["networks"].values()]
     pairs = [[row[way]["accuracy"] for way in ("prepared", "centred")] for row in networks if "centred" in row]
     most = max(abs(one - other) for one, other in pairs)
-    yield "docs/study.md", f"accuracy differs by at most {100 * most:.1f} percentage points"
+    yield "docs/elsewhere.md", f"accuracy differs by at most {100 * most:.1f} percentage points"
     search = record("study/faults.json")
     yield from (("tests/faults/README.md", f"| {kind} | {times:,} |") for kind, times in search["tried"].items())
     assert search["failed"] == 0

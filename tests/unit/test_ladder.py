@@ -9,8 +9,9 @@ from conftest import few_digits
 from test_experiments import STUDY, TINY, read, rehearse, start, write  # noqa: F401, two of them are fixtures
 from torch.nn import functional as F
 
+from ClassifyTask_test import wilson_interval
 from digits import mnist
-from experiments import classifiers, committee, ladder, ladder_recipes
+from experiments import classifiers, committee, comparison, ladder, ladder_recipes
 from experiments.ladder_recipes import BATCHES, BEFORE_BEST, IS_BEST, IS_DEFAULT, LINEAR, Variant
 from experiments.runner import Context, Study
 from model import LeNet5
@@ -183,3 +184,29 @@ def test_classifiers_by_hand():
     for fit, numbers in (classifiers.quadratic, 784 * 41 + 8210), (classifiers.connected, 7850):
         classify, stored = fit(few, classes)
         assert stored == numbers and (classify(few) == classes).float().mean() > 0.9
+
+
+def test_the_comparison_has_the_errors_of_the_studies_beside_its_own(start, no_digests, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(mnist, "load_dataset", few_digits)
+    write(
+        "section_3",
+        TINY,
+        runs=[{"variant": "lenet-1", "seed": s, "accuracy": 0.97 + s / 100, "seconds": 7} for s in (0, 1)],
+    )
+    out = start("comparison", "--tiny").succeeded().out
+    assert "errors of LeNet-1: those in" in out and out.count("left out: what python -m experiments") == 2
+    found = read(TINY / "comparison.json")["variants"]
+    assert found.keys() == {*comparison.METHODS, "lenet-1"}
+    small = found["lenet-1"]
+    assert (small["seeds"], small["training_seconds"], small["numbers"]) == (2, 7, 2578)
+    assert small["error"] == pytest.approx(0.025) and small["interval"] == wilson_interval(small["error"] * 100, 100)
+    assert found["1000"]["numbers"] == 795_010 and found["pairwise"]["numbers"] == 45 * 785
+    trained = [name for name, (*_, fit) in comparison.METHODS.items() if "connected" not in str(fit) and name != "rbf"]
+    assert len(trained) == 9 and all(0 < found[name]["error"] < 0.6 for name in trained)
+    shown = comparison.tables({"variants": {"lenet-1": {**small, "error": 0.0199, "near": True}}})["results"]
+    assert "| LeNet-1 | 2 | 1.99 | " in shown and "| 1.7 | yes |" in shown
+    assert (TINY / "comparison.png").exists()
+    write("seeds", TINY, runs=[{"variant": "1998", "seed": 0, "accuracy": 0.0, "seconds": 1}])
+    monkeypatch.setitem(comparison.METHODS, "linear", None)  # is not made again
+    assert "errors of LeNet-5: those in" in start("comparison", "--tiny", "linear", "1998").succeeded().out
+    assert not read(TINY / "comparison.json")["variants"]["1998"]["near"]
