@@ -18,7 +18,6 @@ from figures import plots
 from model import pad
 
 TITLES = {name: seeds.TITLES[name] for name in (*seeds.COMPARED, "fast")}
-LOOKS = seeds.LOOKS | {"fast": {"color": plots.PURPLE, "linestyle": "-"}}
 BOOSTED = "boosted-lenet-4"
 
 
@@ -85,7 +84,7 @@ def draw(context: Context, content: dict, path: Path):
     axes = figure.subplots()
     for name, row in content["variants"].items():
         sizes = range(1, len(row["curve"]) + 1)
-        axes.plot(sizes, [100 * error for error in row["curve"]], label=TITLES[name], marker="o", **LOOKS[name])
+        axes.plot(sizes, [100 * error for error in row["curve"]], label=TITLES[name], marker="o", **seeds.LOOKS[name])
     if content["boosted"]:
         mean = 100 * statistics.mean(run["error"] for run in content["boosted"])
         axes.plot(3, mean, "D", color=plots.SKY, markersize=8, label="boosted LeNet-4")

@@ -25,7 +25,7 @@ BINS, FEWEST = 15, 10  # of probability; digits in a bin that is drawn
 OURS = {name: seeds.TITLES[name] for name in (*seeds.COMPARED, "fast")}
 TITLES = section_3.TITLES | OURS
 LOOKS = {name: {"color": plots.SKY, "linestyle": dashes} for name, dashes in zip(section_3.TITLES, (":", "--", "-"))}
-LOOKS |= seeds.LOOKS | {"fast": {"color": plots.PURPLE, "linestyle": "-"}}
+LOOKS |= seeds.LOOKS
 
 
 def tasks(context: Context, runs: list[dict]) -> list[dict]:

@@ -45,7 +45,7 @@ LOOKS = {
     name: {"color": HUES[recipe], "linestyle": "-" if augment else "--"}
     for name, (_, recipe, augment) in COMPARED.items()
 }
-LOOKS[NOISY] = {"color": plots.ORANGE, "linestyle": "-"}
+LOOKS |= {NOISY: {"color": plots.ORANGE, "linestyle": "-"}, "fast": {"color": plots.PURPLE, "linestyle": "-"}}
 
 
 def recipe_of(variant: str) -> Recipe:
