@@ -87,7 +87,10 @@ def find_checkpoint(args) -> tuple[Path, Path]:
     folder = args.record_dir or record_dir(recipe, dataset, args.reference)
     path, shipped = folder / checkpoint.FILE, record_dir(recipe, dataset, reference=True) / checkpoint.FILE
     if not args.record_dir and not path.exists() and shipped.exists():
-        print(f"no training run of yours in {shown(folder)}: this is the network shipped, {shown(shipped)}")
+        others = [found.parent for found in sorted(utils.RECORD.glob(f"*/{checkpoint.FILE}"))]
+        named = ", ".join(shown(found) for found in others if found.name != utils.REFERENCE)
+        yours = f" (--record-dir names one of {named})" if named else ""
+        print(f"no training run of yours in {shown(folder)}{yours}: this is the network shipped, {shown(shipped)}")
         path = shipped
     if not path.exists():
         flags = f"--recipe {args.recipe} --dataset {dataset}" + " --augment" * (args.augment is True)

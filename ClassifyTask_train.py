@@ -48,6 +48,8 @@ def main():
         data = mnist.load(dataset, args.data_dir, device)
         initial = None if found else initial_network(recipe, dataset, args)
         print(f"LeNet-5 on {dataset}, recipe {recipe.name}, seed {seed}, device {device}")
+        if path.exists() and not found:
+            print(f"this run replaces the one in {shown(path)}, from its first epoch on")
         count = len(data.train[1])
         whole, done = recipe.epochs * count, found.epoch * count if found else 0
         with tqdm(total=whole, initial=done, unit=" digits", unit_scale=True, disable=None) as bar:
@@ -68,12 +70,11 @@ def override(recipe: Recipe, args) -> Recipe:
 
 def parse_arguments():
     parser = utils.Parser(description=utils.first_line(__doc__))
-    what = "of today, the most accurate one found, the fastest, as published, or for whole numbers"
+    what = "of today (default), the most accurate (best), the fastest, as published (1998), or for whole numbers"
     parser.add_argument("--recipe", choices=RECIPES, help=f"{what}; default: default")
     parser.share("--dataset", "--data-dir", "--record-dir", "--reference", "--device", "--augment")
-    parser.add_argument(
-        "--epochs", type=utils.positive(int, most=5_000), metavar="N", help="its last rates are left out, or go on"
-    )
+    what = f"default: {', '.join(f'{recipe.epochs} ({name})' for name, recipe in RECIPES.items())}"
+    parser.add_argument("--epochs", type=utils.positive(int, most=5_000), metavar="N", help=what)
     parser.add_argument("--batch-size", type=utils.positive(int), metavar="N", help="default: the recipe's")
     parser.add_argument("--lr", type=utils.positive(float), metavar="X", help="the first epoch's learning rate")
     parser.add_argument("--seed", type=utils.seed, metavar="N", help="default: 0")

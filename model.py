@@ -121,7 +121,8 @@ class TableConvolution(nn.Module):
         self.register_buffer("place", place, persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        # One product puts each kernel in its place among zeros: on a GPU one launch where indexing has a dozen.
+        # Table I is applied here: each kernel goes to its place, and where there is no connection stay zeros. It is a
+        # product because that is one launch on a GPU, where indexing has a dozen.
         kernels = self.place.T @ self.weight.flatten(1)
         return F.conv2d(maps, kernels.view(self.shape), self.bias)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from digits.augmentation import SCALING, SHEARING, SQUEEZING, TRANSLATION, augment
-from experiments import results, runner
+from experiments import results, validation
 from experiments.runner import Context, Experiment
 from figures import plots
 from model import pad
@@ -116,7 +116,7 @@ EXPERIMENT = Experiment(
     tables=results.validation_table,
     summarize=summarize,
     tasks=tasks,
-    measure=runner.train_and_validate,
+    measure=validation.train_and_validate,
     draw=draw,
     seeds=(0, 1, 2),
     variants=("figure", "default", "best"),

@@ -8,7 +8,7 @@ diverged. The test set takes no part. What the paper leaves open of recipe 1998 
 
 import dataclasses
 
-from experiments import results, runner
+from experiments import results, validation
 from experiments.runner import Context, Experiment
 from training.recipes import RECIPES, Recipe
 
@@ -17,7 +17,7 @@ STARTS = (("2.4/F", 0.25), ("2.4/F", 1.0), ("1/sqrt(F)", 0.25), ("1/sqrt(F)", 1.
 
 def variants() -> dict[str, Recipe]:
     """Everything that is tried, by name."""
-    default, found = runner.without_augmentation("default"), {}
+    default, found = validation.without_augmentation("default"), {}
     for bound, coefficient in STARTS:
         name = f"default, initialization {bound}, coefficient {coefficient}"
         found[name] = dataclasses.replace(default, initialization={"bound": bound, "coefficient": coefficient})
@@ -71,7 +71,7 @@ EXPERIMENT = Experiment(
     tables=tables,
     summarize=summarize,
     tasks=tasks,
-    measure=runner.train_and_validate,
+    measure=validation.train_and_validate,
     seeds=(0, 1, 2),
     variants=tuple(VARIANTS),
     seconds=80,

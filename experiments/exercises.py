@@ -16,7 +16,7 @@ from torch import Tensor
 
 import model
 import utils
-from experiments import results, runner
+from experiments import results, validation
 from experiments.runner import Context, Experiment
 from model import TABLE_I, LeNet5, Squash, TableConvolution, layer_table, normalize, pad
 from training import checkpoint, loop
@@ -41,7 +41,7 @@ def groups() -> Iterator[None]:
 
 def variants() -> dict[str, Recipe]:
     """What is trained for the exercises, by name."""
-    default = runner.without_augmentation("default").override(epochs=EPOCHS)
+    default = validation.without_augmentation("default").override(epochs=EPOCHS)
     rate = default.learning_rates[0]
     falling = tuple(rate * (EPOCHS - epoch) / EPOCHS for epoch in range(EPOCHS))
     recipes = (
@@ -260,6 +260,12 @@ def tables(content: dict) -> dict[str, str]:
     fields = [[name.upper(), f"{row['field']} × {row['field']}", row["step"]] for name, row in known["fields"].items()]
     shifts = [[k, *(error(found[name], f"shift_{k}_") for name in ("default", "ReLU"))] for k in SHIFTS]
     steps = [[name, *(error(found[name], prefix) for prefix in ("first_", "", "last_"))] for name in STEPS]
+    answers = ("ReLU", "groups", "full", *STEPS)
+    own = [
+        [name, *(error(row, prefix) for prefix in ("first_", "", "last_"))]
+        for name, row in found.items()
+        if name not in answers
+    ]
     counts = [[name, *(f"{number:,}" for number in row.values())] for name, row in known["c3"].items()]
     bends = [[f"{number + 0.0:.4f}".replace("-", "−") for number in row] for row in known["squash"]["rows"]]
     ways = [[number, *(count or "none" for count in counts)] for number, counts in known["paths"].items()]
@@ -277,6 +283,7 @@ def tables(content: dict) -> dict[str, str]:
         "steps": (["training", "validation error, first epoch, %", "at the end, %", "last weights, %"], steps),
         "paths": (["number", "1 place", *(f"{places} places" for places in range(2, 7))], ways),
     }
+    headers |= {"own": (["own variant", *headers["steps"][0][1:]], own)} if own else {}
     return {name: results.markdown(*table) for name, table in headers.items()}
 
 

@@ -23,7 +23,7 @@ from scipy.stats import ttest_ind  # comes with scikit-learn
 
 import utils
 from digits.mnist import Data
-from experiments import ladder_recipes, results, runner, seeds
+from experiments import ladder_recipes, results, runner, seeds, validation
 from experiments.ladder_recipes import BATCHES, BEFORE_BEST, FACTORS, FIRST, IS_BEST, IS_DEFAULT, LINEAR, Variant
 from experiments.runner import Context, Experiment
 from figures import plots
@@ -87,7 +87,7 @@ def runs_of(context: Context, runs: list[dict], part: str, name: str, recipe: Re
 def measure(context: Context, task: dict) -> dict:
     """Train: accuracy on the test set and on all training digits; that on the validation set to choose a factor."""
     if task["part"] == "factor":
-        return runner.train_and_validate(context, task)
+        return validation.train_and_validate(context, task)
     recipe, data = Recipe.from_json(task["recipe"]), context.load()
     if variant := variant_of_seeds(context, recipe):
         network = seeds.network(context, variant, task["seed"])

@@ -12,10 +12,11 @@ def beside(here: str, there: str) -> str:
     """A table in Markdown with the cells of another one behind its own, where both have the row and the column."""
     own, other = ([line.strip("|").split("|") for line in table.splitlines()] for table in (here, there))
     labels = max(1, next((i for i, cell in enumerate(own[1]) if cell.endswith(":")), len(own[1])))
-    known = {(*row[:labels], head): cell.strip() for row in other[2:] for head, cell in zip(other[0], row)}
+    heads = [[(head, row[:i].count(head)) for i, head in enumerate(row)] for row in (own[0], other[0])]  # some recur
+    known = {(*row[:labels], head): cell.strip() for row in other[2:] for head, cell in zip(heads[1], row)}
     for row in own[2:]:
         for column in range(labels, len(row)):
-            if cell := known.get((*row[:labels], own[0][column])):
+            if cell := known.get((*row[:labels], heads[0][column])):
                 row[column] = f" {row[column].strip()} [{cell}] "
     return "\n".join(f"|{'|'.join(row)}|" for row in own)
 

@@ -6,18 +6,14 @@ profile.py have a `main` in its place.
 """
 
 import ast
-import concurrent.futures
 import contextlib
-import dataclasses
 import functools
 import importlib
 import json
-import multiprocessing
 import os
-import signal
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,14 +23,13 @@ from tqdm import tqdm
 import utils
 from digits import mnist
 from digits.mnist import Data
-from experiments import NAMES, RENAMED
+from experiments import NAMES, RENAMED, pool
 from experiments.results import beside
-from training import checkpoint, loop, provenance
-from training.recipes import RECIPES, Recipe, record_dir
+from training import checkpoint, provenance
+from training.recipes import Recipe, record_dir
 from utils import UserError, shown
 
 LONG = 180  # seconds: what takes longer is announced
-START = ("experiments/__init__.py", "experiments/runner.py")  # change with every new experiment: not compared
 
 
 def folder(reference: bool = False, tiny: bool = False) -> Path:
@@ -122,7 +117,8 @@ def main():
     """python -m experiments NAME [options]"""
     name, words = (sys.argv[1:2] or [""])[0], sys.argv[2:]
     if name in ("--list", "-h", "--help"):
-        print(*map(state, NAMES), *others(), sep="\n")
+        listing = importlib.import_module("experiments.listing")
+        print(*map(listing.state, NAMES), *listing.others(), sep="\n")
     elif name in RENAMED:
         raise UserError(f"{name} is started as python -m experiments {RENAMED[name]} now")
     elif name not in NAMES:
@@ -133,32 +129,6 @@ def main():
         module = importlib.import_module(f"experiments.{name}")
         start = getattr(module, "main", None) or functools.partial(run, module.EXPERIMENT)
         start(name, words)
-
-
-def state(name: str) -> str:
-    """The first line of an experiment's docstring, and whether the code of its reference has changed since."""
-    path = folder(reference=True) / f"{name}.json"
-    found = f"reference: {compared(path)}" if path.exists() else "no reference"
-    return f"{name}: {description(name)}\n    {found}"
-
-
-def others() -> Iterator[str]:
-    """The same of the other JSON files of the reference: metrics.json of each network, faults.json."""
-    for path in sorted((utils.RECORD / utils.REFERENCE).rglob("*.json")):
-        if path.stem not in NAMES:
-            yield f"{shown(path)}: {compared(path)}"
-
-
-def compared(path: Path) -> str:
-    """Which of the modules that made a file have changed since, the first three by name; those of START aside."""
-    with readable(shown(path)):
-        modules = dict(json.loads(path.read_text(encoding="utf-8"))).get("modules")
-    if not modules:
-        return "made before its code was noted down"
-    files = {module: utils.ROOT / module for module in modules if module not in START}
-    changed = [m for m, file in files.items() if not file.exists() or provenance.source_digest(file) != modules[m]]
-    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    return f"made before {', '.join(changed[:3])}{more} changed" if changed else "up to date"
 
 
 def description(name: str) -> str:
@@ -272,7 +242,8 @@ class Study:
         """Add a run for each task: `jobs` at a time, each on one thread."""
         work = functools.partial(measured, self.context)
         with tqdm(total=len(tasks), unit="run", disable=None) as bar:
-            for task, (result, modules) in (one_by_one if 1 in (jobs, len(tasks)) else side_by_side)(tasks, work, jobs):
+            in_turn = pool.one_by_one if 1 in (jobs, len(tasks)) else pool.side_by_side
+            for task, (result, modules) in in_turn(tasks, work, jobs):
                 self.runs.append(json.loads(json.dumps({**task, **result})))
                 self.modules = modules | self.modules  # the first digest stays: what it gave is still in the file
                 provenance.save_json(self.path, self.content())
@@ -288,34 +259,6 @@ def measured(context: Context, task: dict) -> tuple[dict, dict]:
     """What a run gives, and the digests of the modules that gave it: this may be a process of its own."""
     experiment = importlib.import_module(f"experiments.{context.name}").EXPERIMENT
     return experiment.measure(context, task), provenance.module_digests()
-
-
-def one_by_one(tasks: list[dict], work: Callable, jobs: int) -> Iterator:
-    with loop.one_thread():
-        for task in tasks:
-            yield task, work(task)
-
-
-def side_by_side(tasks: list[dict], work: Callable, jobs: int) -> Iterator:
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(jobs, spawn, prepare_child) as pool:
-        stop = signal.signal(signal.SIGINT, signal.SIG_IGN)  # so start the children: a stop is the parent's to tell
-        futures = {pool.submit(work, task): task for task in tasks}
-        signal.signal(signal.SIGINT, stop)
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:  # an error, or a stop: the runs under way are given up
-            for child in multiprocessing.active_children():
-                child.kill()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def prepare_child():
-    """One thread; a stop is the parent's to tell."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def announce(experiment: Experiment, context: Context, missing: list[dict], jobs: int):
@@ -388,26 +331,3 @@ def report(name: str, found: dict[str, str], path: Path, beside_reference: bool)
     for key, table in found.items():
         print(f"\n{beside(table, known[key]) if key in known else table}")
     print(f"\nwritten: {shown(path)}" + f" and {path.stem}.png" * path.with_suffix(".png").exists())
-
-
-def train_and_validate(context: Context, task: dict) -> dict:
-    """Train task["recipe"] from task["seed"] on all but the validation set: its accuracies, None if training diverges.
-
-    Also the seconds of the epochs' training, and with the 1998 recipe the smallest and largest step of the first pass.
-    """
-    data = context.validation()
-    try:
-        *_, trained = loop.train(Recipe.from_json(task["recipe"]), data, task["seed"])
-    except UserError:
-        return {"accuracy": None, "last_accuracy": None}
-    result = {
-        "accuracy": trained.history[-1]["test_accuracy"],
-        "last_accuracy": utils.accuracy(checkpoint.network(trained, last=True), *data.test),
-        "seconds": sum(row["seconds"] for row in trained.history),
-    }
-    return result | {key: row for key, row in trained.history[0].items() if key == "step_range"}
-
-
-def without_augmentation(name: str) -> Recipe:
-    """A recipe without augmentation."""
-    return dataclasses.replace(RECIPES[name], augment=False, strength=1.0)

@@ -98,6 +98,8 @@ def test_without_a_run_of_ones_own_the_network_shipped_is_tested(call, tiny_mnis
     checkpoint.save(shipped / FILE, replace(reference(), seed=1))
     said = f"no training run of yours in Record: this is the network shipped, Record/reference/{FILE}\n"
     assert call(*flags).succeeded().out.startswith(said)
+    checkpoint.save(record / "fast" / FILE, reference())
+    assert " in Record (--record-dir names one of Record/fast): this is" in call(*flags).succeeded().out
     call(*flags, "--checkpoint", shipped / FILE).succeeded()
     assert metrics_in(record)["seed"] == 1 and files(shipped) == {FILE}
     call(*flags, "--record-dir", "empty").refused(f"no checkpoint at empty/{FILE}")

@@ -73,7 +73,8 @@ def test_a_finished_run_is_left_alone(call, run, tiny_mnist, few):
         call(*resumed, flag).refused(words, f"run/{FILE}")
     for recipe in "default", "1998":
         flags = ("--record-dir", run, "--recipe", recipe, "--lr", "1e4")
-        call(TRAIN, *DIGITS, *flags).refused("diverged in epoch 1", "smaller --lr")
+        result = call(TRAIN, *DIGITS, *flags).refused("diverged in epoch 1", "smaller --lr")
+        assert f"this run replaces the one in run/{FILE}, from its first epoch on\n" in result.out
     assert contents(run) == before
 
 

@@ -25,6 +25,7 @@ from experiments import (
     errors,
     exercises,
     numbers,
+    pool,
     rendered,
     results,
     robustness,
@@ -108,10 +109,10 @@ def test_a_study_holds_runs_of_one_type_of_device_the_cpu_where_it_does_not_tell
 
 
 def test_a_stop_is_not_told_by_children_either_from_their_first_moment(monkeypatch):
-    monkeypatch.setattr(runner, "prepare_child", bool)  # before that they import PyTorch
+    monkeypatch.setattr(pool, "prepare_child", bool)  # before that they import PyTorch
     before = signal.getsignal(signal.SIGINT)
     ignored = [(signal.SIGINT, signal.SIG_IGN)] * 2
-    assert list(runner.side_by_side([signal.SIGINT] * 2, signal.getsignal, 2)) == ignored
+    assert list(pool.side_by_side([signal.SIGINT] * 2, signal.getsignal, 2)) == ignored
     assert signal.getsignal(signal.SIGINT) == before
 
 
@@ -177,6 +178,8 @@ def test_tables_leave_out_what_diverged_and_have_the_reference_in_brackets():
     assert "| a | 3 | 1 of 3 diverged |  |" in results.validation_table({"variants": {"a": row}})["results"]
     here, there = results.markdown(["", "x", "y"], [["a", 1, 2], ["b", 3, 4]]), results.markdown(["", "y"], [["a", 5]])
     assert results.beside(here, there).splitlines()[2:] == ["| a | 1 | 2 [5] |", "| b | 3 | 4 |"]
+    recurring = results.markdown(["", "here", "here"], [["a", 1, 2]])
+    assert results.beside(recurring, recurring).splitlines()[2:] == ["| a | 1 [1] | 2 [2] |"]
 
 
 def test_seeds_are_trained_anew_beside_the_reference(start, tiny_mnist, monkeypatch):
