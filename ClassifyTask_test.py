@@ -148,21 +148,21 @@ def where(trained: Checkpoint) -> str:
 
 
 def title_of(trained: Checkpoint) -> str:
-    augmentation = ", with augmentation" if trained.recipe.augment else ""
-    return f"Training on {where(trained)}{augmentation}"
+    return f"Training on {where(trained)}, {'with' if trained.recipe.augment else 'without'} augmentation"
 
 
 def draw_digits(folder: Path, trained: Checkpoint, model: LeNet5, images, labels, logits, metrics: dict):
     images, labels = images.numpy(), labels.numpy()
     predicted, probability = logits.argmax(1).numpy(), logits.softmax(1).amax(1).numpy()
-    plots.training_curve(folder / "training_curve.png", trained.history, title_of(trained))
+    look = plots.look(trained.recipe.name, trained.recipe.augment)
+    plots.training_curve(folder / "training_curve.png", trained.history, title_of(trained), look)
     matrix = np.array(metrics["confusion_matrix"])
     plots.confusion_matrix(folder / "ConfusionMatrix.png", matrix, f"Confusion matrix on {where(trained)}")
     chosen = np.append(np.arange(84), 84 + np.flatnonzero(predicted[84:] != labels[84:])[:12])
     plots.predictions(
         folder / "Result_of_LeNet_Training.png",
         *(images[chosen], labels[chosen], predicted[chosen]),
-        f"{where(trained)}: the first 84 test digits, and the next 12 that are misclassified",
+        f"{where(trained)}: the first 84 test digits, and the next errors",
     )
     title = f"The misclassified test digits of {where(trained)}"
     plots.misclassified(folder / "misclassified.png", images, labels, predicted, probability, title)
@@ -198,8 +198,8 @@ def read_lines(trained: Checkpoint, model: LeNet5, test_set: mnist.Digits):
     }
 
     def draw(folder: Path):
-        title = f"{title_of(trained)}: lines of digits"
-        plots.training_curve(folder / "training_curve.png", trained.history, title, "line", "read")
+        title, look = f"{title_of(trained)}: lines of digits", plots.look(trained.recipe.name, trained.recipe.augment)
+        plots.training_curve(folder / "training_curve.png", trained.history, title, look, "line", "read")
         line, reading = example
         diagrams.sweep(folder / "sweep.png", "A line of test digits", None, line, reading)
 

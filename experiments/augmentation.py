@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from digits.augmentation import SCALING, SHEARING, SQUEEZING, TRANSLATION, augment
+from digits.augmentation import augment
 from experiments import results, validation
 from experiments.runner import Context, Experiment
 from figures import plots
@@ -83,28 +83,24 @@ def summarize(context: Context, runs: list[dict]) -> dict:
 
 
 # Pixels of the figure: of the names' column, from one digit to the next, and of its side, four for each of its 32.
-NAMES, CELL, SIDE = 260, 138, 128
+NAMES, CELL, SIDE = 276, 136, 128
 
 
 @plots.style()
 def draw(context: Context, content: dict, path: Path):
-    """A digit of each class, and below it what random distortions make of it."""
+    """A digit of each class, and below it what recipes `default` and `best` train on in its place."""
     images, labels = context.validation().train
     digits = pad(images[[int((labels == digit).nonzero()[0]) for digit in range(10)]])
-    draws = [np.random.default_rng([0, row]) for row in range(6)]
-    rows = [
-        ("not augmented", digits),
-        ("augmented", augment(digits, draws[1])),
-        *(("", augment(digits, draw)) for draw in draws[2:5]),
-        ("elastically, too", augment(digits, draws[5], elastic=1.0)),
-    ]
-    title = {"mnist": "MNIST's digits", "digits": "scikit-learn's small digits"}[context.dataset] + ", augmented"
-    subtitle = (
-        f"moved by up to {TRANSLATION:g} px, scaled {100 * SCALING - 100:.0f} %, "
-        f"squeezed {100 * SQUEEZING - 100:.0f} %, sheared {SHEARING:g} px a px; last row: elastically, too"
-    )
+    default, best = RECIPES["default"], RECIPES["best"]
+    rows = [("as it is", digits)]
+    for number, recipe in enumerate((default, default, default, best, best)):
+        augmented = augment(digits, np.random.default_rng([0, number]), recipe.strength, recipe.elastic)
+        rows.append((recipe.name, augmented))
+    title = {"mnist": "MNIST's digits", "digits": "scikit-learn's small digits"}[context.dataset]
+    subtitle = f"default: strength {default.strength:g}; best: {best.strength:g}, and elastic {best.elastic:g} px"
     top = round(plots.HEADER * plots.DPI)
-    axes = plots.canvas(plots.new_figure(title, subtitle, (top + len(rows) * CELL) / plots.DPI))
+    height = (top + len(rows) * CELL + 4) / plots.DPI
+    axes = plots.canvas(plots.new_figure(f"{title}, augmented as in training", subtitle, height))
     for (what, augmented), y in zip(rows, itertools.count(top, CELL)):
         axes.text(28, y + SIDE / 2, what, va="center")
         for column, image in enumerate(augmented.numpy()):

@@ -335,21 +335,21 @@ def draw(path: Path, devices: dict, rounds: int):
     """Milliseconds a step of each variant, a panel a device, the floor as a line."""
     figure = plots.new_figure(
         "How long a training step takes",
-        f"medians of {rounds} interleaved rounds; batch 32, float32, one thread; dotted: the floor",
-        1 + 2.2 * len(devices),
+        f"medians of {rounds} interleaved rounds; batches of 32, one thread; dotted: the floor",
+        1 + 2.5 * len(devices),
     )
     panels = figure.subplots(len(devices), 1, squeeze=False)[:, 0]
     for axes, (device, result) in zip(panels, devices.items()):
         names = [name for name in result["variants"] if "1998" not in name][::-1]
         times = [result["variants"][name]["milliseconds"] for name in names]
-        colours = [plots.VERMILLION if name == "this repository" else plots.BLUE for name in names]
+        colours = [plots.HUES["default"] if name == "this repository" else plots.GREY for name in names]
         axes.barh(names, times, color=colours, height=0.6)
         for row, (name, milliseconds) in enumerate(zip(names, times)):
             ratio = result["variants"][name]["ratio"]
-            text = f"{milliseconds:.2f} ms" + (f"  ({ratio:.1f} times as long)" if ratio != 1 else "")
+            text = f"{milliseconds:.2f} ms" + (f", {ratio:.1f} times as long" if ratio != 1 else "")
             axes.annotate(text, (milliseconds, row), (4, 0), textcoords="offset points", va="center")
         axes.axvline(result["floor"], color=plots.INK, linestyle=":")
-        axes.set(title=f"{result['machine']}, {device}", xlabel="milliseconds a step", xlim=(0, 1.4 * max(times)))
+        axes.set(title=f"{result['machine']}, {device}", xlabel="milliseconds a step", xlim=(0, 2 * max(times)))
         axes.grid(axis="y", visible=False)
     plots.save(figure, path)
 

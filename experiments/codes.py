@@ -22,7 +22,7 @@ def tables(content: dict) -> dict[str, str]:
 @plots.style()
 def draw(context: Context, content: dict, path: Path):
     least = min(pixels for row in content["distances"] for pixels in row if pixels)
-    subtitle = f"7 x 12 pixels, ink +1 and background -1; any two differ in at least {least} of the 84"
+    subtitle = f"7×12 pixels, ink +1 and background −1; any two differ in at least {least} of the 84"
     figure = plots.new_figure("The target codes of the ten output units", subtitle, height=2.3)
     for digit, (axes, code) in enumerate(zip(figure.subplots(1, 10), digit_codes().view(10, 12, 7))):
         axes.imshow(-code, cmap="gray", vmin=-1, vmax=1)

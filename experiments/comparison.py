@@ -157,26 +157,24 @@ def tables(content: dict) -> dict[str, str]:
 def draw(context: Context, content: dict, path: Path):
     """A row a classifier: our error with its interval, and the paper's; in a corner some digits, deslanted."""
     rows = content["variants"]
-    figure = plots.new_figure("The classifiers of 1998, on the same digits", "", height=1.8 + 0.31 * len(rows))
-    for text, size in zip(figure.texts, (17, 13)):  # to be read in a small figure
-        text.set_size(size)
-    figure.texts[1].set(
-        y=1 - 0.64 / figure.get_figheight(), text="test error; a bar is a 95 % interval; ring: the paper"
-    )
+    subtitle = "bars: 95 % intervals; hollow: without augmentation; triangles: the paper"
+    figure = plots.new_figure("The classifiers of 1998, on the same digits", subtitle, height=1.8 + 0.31 * len(rows))
     axes = figure.subplots()
     for i, (name, row) in enumerate(rows.items()):
-        hue = plots.VERMILLION if name in LENETS else plots.BLUE
-        axes.plot([100 * bound for bound in row["interval"]], [i, i], color=hue, linewidth=4, alpha=0.5)
-        axes.plot(100 * row["error"], i, "o", color=hue, markersize=7)
+        hue = plots.HUES["1998"] if "1998" in name else plots.SKY if name in LENETS else plots.GREY
+        augmented = "augment" in name or name == "boosted-lenet-4"
+        axes.plot([100 * bound for bound in row["interval"]], [i, i], color=hue, linewidth=5, alpha=0.5)
+        face = hue if augmented else "white"
+        axes.plot(100 * row["error"], i, "o", color=hue, markerfacecolor=face, markeredgewidth=2, markersize=8)
         if "paper" in row:
-            axes.plot(row["paper"], i, "o", markerfacecolor="none", markeredgecolor=plots.INK, markersize=11)
+            face = plots.INK if augmented else "white"
+            axes.plot(row["paper"], i, "^", color=plots.INK, markerfacecolor=face, markersize=8)
     axes.set(xscale="log", ylim=(len(rows) - 0.5, -0.5))
-    axes.set_xlabel("test error (%, logarithmic axis)", size=13)
+    axes.set_xlabel("test error (%, logarithmic axis)")
     ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20, 50) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
     axes.set_xticks(ticks, map(str, ticks))
     axes.minorticks_off()
     axes.set_yticks(range(len(rows)), [ALL[name][0] for name in rows])
-    axes.tick_params(labelsize=12)
     images, labels = (part[:500] for part in context.load().train)
     slants = slant(images)[0].abs()
     images = images[[int((slants * (labels == digit)).argmax()) for digit in (1, 2, 4, 5, 7, 9)]]
@@ -184,7 +182,7 @@ def draw(context: Context, content: dict, path: Path):
     corner = axes.inset_axes((0.02, 0.8, 0.5, 0.18))
     corner.imshow(pictures.permute(0, 2, 1, 3).reshape(40, 120).numpy(), "gray_r")
     corner.set(xticks=[], yticks=[10, 30])
-    corner.set_yticklabels(["slanted", "deslanted"], size=11)
+    corner.set_yticklabels(["slanted", "deslanted"])
     corner.yaxis.tick_right()
     corner.grid(False)
     plots.save(figure, path)

@@ -170,7 +170,7 @@ def accuracy_cell(found: dict) -> str:
     return f"{100 * found['accuracy']:.1f} ({low} to {high})"
 
 
-ROW = 236  # pixels from one row of the figure to the next
+ROW = 218  # pixels from one row of the figure to the next
 
 
 @plots.style()
@@ -178,9 +178,9 @@ def draw(context: Context, content: dict, path: Path):
     """A row for each set: errors of one network, evenly spaced, as the network sees the digits."""
     there = [name for name in sets(context) if name != MNIST]
     runs = [run for run in content["runs"] if run["set"] in there]
-    title = f"Digits that are not MNIST's: what the network of {FAILING} misclassifies"
-    subtitle = f"as the network sees them, true → predicted class; {plots.COLUMNS} errors in each set, evenly spaced"
-    height = plots.HEADER + (len(runs) * ROW - 40) / plots.DPI
+    title = f"Digits that are not MNIST's: errors of {FAILING}"
+    subtitle = f"as the network sees them, true → predicted class; {plots.COLUMNS} errors a set, evenly spaced"
+    height = plots.HEADER + len(runs) * ROW / plots.DPI
     axes = plots.canvas(plots.new_figure(title, subtitle, height))
     for row, run in enumerate(sorted(runs, key=lambda run: there.index(run["set"]))):
         images, labels = load(context, run["set"])
@@ -188,13 +188,13 @@ def draw(context: Context, content: dict, path: Path):
         spaced = np.linspace(0, len(errors) - 1, min(plots.COLUMNS, len(errors))).round().astype(int)
         top = round(plots.HEADER * plots.DPI) + row * ROW
         name = SET_TITLES[run["set"]]
-        axes.text(28, top + 18, f"{name}: {len(errors):,} of {run['digits']:,} digits misclassified", weight="bold")
+        axes.text(28, top + 26, f"{name}: {len(errors):,} of {run['digits']:,} digits misclassified", weight="bold")
         for column, (index, answer) in enumerate(errors[i] for i in spaced):
-            x, y, digit = 28 + column * plots.CELL, top + 34, int(index)
+            x, y, digit = 28 + column * plots.CELL, top + 44, int(index)
             seen = next(iter(in_form(images[digit : digit + 1]).values()))[0].numpy()
             plots.draw_image(axes, seen, (x, y, plots.SIDE, plots.SIDE), "gray_r")
             text = f"{labels[digit]} → {answer}"
-            axes.text(x + plots.SIDE / 2, y + plots.SIDE + 22, text, ha="center", va="center")
+            axes.text(x + plots.SIDE / 2, y + plots.SIDE + 24, text, ha="center", va="center")
     plots.save(axes.figure, path)
 
 

@@ -12,7 +12,7 @@ from experiments import results, seeds
 from experiments.runner import Context, Experiment
 from figures import plots
 
-ROWS = 18  # of digits in the figure, at most
+ROWS = 8  # of digits in the figure, at most
 
 
 def misclassified(context: Context) -> dict[str, dict[int, set[int]]]:
@@ -81,29 +81,28 @@ def tables(content: dict) -> dict[str, str]:
 
 @plots.style()
 def draw(context: Context, content: dict, path: Path):
-    """Every digit that one of the networks gets wrong, those first that many do; a dot for each network."""
+    """The digits that the networks get wrong, those first that many do; a dot for each network."""
     images, labels = (tensor.numpy() for tensor in context.load().test)
     wrong = {name: own[min(own)] for name, own in misclassified(context).items()}
     count = {digit: sum(digit in digits for digits in wrong.values()) for digit in set.union(*wrong.values())}
     found = sorted(count, key=lambda digit: (-count[digit], digit))
     shown = found[: ROWS * plots.COLUMNS]
-    subtitle = "a dot for each network (seed 0); hollow: no augmentation"
-    if len(found) > len(shown):
-        subtitle += f"; the first {len(shown):,}"
+    subtitle = "the label, and a dot for each network of seed 0 that misclassifies the digit"
     title = f"The {len(found):,} test digits misclassified"
-    axes, corners = plots.digit_grid(images[shown], title, subtitle, line=176)
-    dots = {
-        name: {"color": look["color"], "markerfacecolor": look["color"] if look["linestyle"] == "-" else "white"}
-        for name, look in seeds.LOOKS.items()
-    }
+    if len(found) > len(shown):
+        title += f": the first {len(shown):,}, by the number of networks"
+    axes, corners = plots.digit_grid(images[shown], title, subtitle, line=170, header=1.38)
+    dots = {name: {**look, "linestyle": "", "marker": "o"} for name, look in seeds.LOOKS.items()}
     for (x, y), digit in zip(corners, shown):
-        axes.text(x, y + plots.SIDE + 22, str(labels[digit]), va="center", weight="bold")
+        axes.text(x, y + plots.SIDE + 26, str(labels[digit]), va="center", weight="bold")
         for i, (name, digits) in enumerate(wrong.items()):
             if digit in digits:
-                axes.plot(x + 30 + 17 * i, y + plots.SIDE + 22, "o", markersize=4, **dots[name])
+                axes.plot(x + 36 + 19 * i, y + plots.SIDE + 25, **dots[name])
     for name, digits in wrong.items():
-        axes.plot([], [], "o", label=f"{seeds.TITLES[name]} ({len(digits)})", **dots[name])
-    axes.figure.legend(loc="upper right", ncols=2, fontsize=7.5, columnspacing=1)
+        axes.plot([], [], label=f"{seeds.TITLES[name]} ({len(digits)})", **dots[name])
+    place = (plots.MARGIN / plots.WIDTH, 1 - 0.71 / axes.figure.get_figheight())
+    legend = {"loc": "upper left", "ncols": 3, "borderaxespad": 0, "handletextpad": 0, "columnspacing": 1}
+    axes.figure.legend(bbox_to_anchor=place, **legend)
     plots.save(axes.figure, path)
 
 

@@ -243,13 +243,13 @@ def draw(context: Context, content: dict, path: Path):
     if context.reference or not misread:
         return
     rows = -(-len(misread) // ACROSS)
-    figure = plots.new_figure("Images that were misread", "label → what was read", height=1 + 1.1 * rows)
+    figure = plots.new_figure("Images that were misread", "label → what was read", height=1 + 1.2 * rows)
     axes = figure.subplots(rows, ACROSS, squeeze=False).flat
     for axis in axes:
         axis.axis("off")
     for axis, row in zip(axes, misread):
         axis.imshow(read_grey(context.images / row["file"]), cmap="gray", vmin=0, vmax=255)
-        axis.set_title(f"{row['label']} → {row['read'] or 'refused'}", size=8)
+        axis.set_title(f"{row['label']} → {row['read'] or 'refused'}", size=11, loc="center")
     plots.save(figure, path)
 
 

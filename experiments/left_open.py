@@ -227,24 +227,23 @@ def by_rank(settings: dict[str, dict]) -> list[tuple[str, dict]]:
 @plots.style()
 def draw(context: Context, content: dict, path: Path):
     """Each setting's two errors: on the validation set, and its distance from the paper's training curve."""
-    subtitle = "a dot a setting, large: five seeds; dotted: within 0.20 % of the curve; those beyond the axes left out"
-    figure = plots.new_figure(
-        "What the paper leaves open: all settings, and what three judges say", subtitle, height=4.4
-    )
+    subtitle = "a dot a setting, large: five seeds; dotted: 0.20 % from the curve; without those far off"
+    figure = plots.new_figure("What the paper leaves open, before three judges", subtitle, height=5)
     axes = figure.subplots()
-    colours = (plots.GREY, plots.SKY, plots.BLUE, plots.VERMILLION)
+    faces = ("white", plots.LIGHT, plots.INK, plots.HUES["1998"])
     for row in sorted(content["settings"].values(), key=lambda row: (row["seeds"], len(row["agrees"]))):
         if "mean" in row:
-            place = 100 - 100 * row["mean"], 100 * row["away"]
-            size = 9 if row["seeds"] > 1 else 5
-            axes.plot(*place, "o", color=colours[len(row["agrees"])], markersize=size, markeredgecolor="white")
-    for count, colour in enumerate(colours):
-        axes.plot([], [], "o", color=colour, label=f"agrees with {count or 'no'} judge{'s' * (count != 1)}")
-    axes.axhline(100 * AGREES["curve"], color=plots.INK, linestyle=":", linewidth=1)
+            look = {"color": plots.INK, "markerfacecolor": faces[len(row["agrees"])]}
+            size = 13 if row["seeds"] > 1 else 7
+            axes.plot(100 - 100 * row["mean"], 100 * row["away"], "o", markersize=size, **look)
+    for count, face in enumerate(faces):
+        look = {"color": plots.INK, "markerfacecolor": face, "markersize": 10}
+        axes.plot([], [], "o", label=f"agrees with {count or 'no'} judge{'s' * (count != 1)}", **look)
+    axes.axhline(100 * AGREES["curve"], color=plots.INK, linestyle=":")
     axes.set(xlabel="validation error (%)", ylabel="farthest from the paper's curve (%)")
     axes.set(xlim=(0.65, 1.35), yscale="log", ylim=(0.12, 4), yticks=[0.2, 0.5, 1, 2], yticklabels=[0.2, 0.5, 1, 2])
     axes.minorticks_off()
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left")
     plots.save(figure, path)
 
 

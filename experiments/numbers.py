@@ -191,26 +191,31 @@ def tables(content: dict) -> dict[str, str]:
 
 LABELS = {
     "length": "digits in the line",
-    "gap": "gap between digits (pixels; below 0 they overlap)",
-    "slant": "slant (pixels to the right for each pixel up)",
-    "noise": "noise (grey levels, standard deviation)",
+    "gap": "gap (pixels; below 0: overlap)",
+    "slant": "slant (pixels right per pixel up)",
+    "noise": "noise (grey levels, deviation)",
 }
+KINDS = {"lines": {"color": plots.INK, "marker": "o"}, "digits": {"color": plots.GREY, "marker": "s"}}
 
 
 @plots.style()
 def draw(context: Context, content: dict, path: Path):
     runs = content["runs"]
-    subtitle = f"lines of 1 to 6 test digits with gaps of −1 to 8 pixels; mean and deviation of {len(runs)} seeds"
-    figure = plots.new_figure("Errors of reading whole numbers", subtitle, height=5.2)
-    panels = figure.subplots(2, 2).flat
-    for axes, (what, label) in zip(panels, LABELS.items()):
+    subtitle = f"mean and deviation of {len(runs)} seeds; a digit read where none is counts as wrong, too"
+    figure = plots.new_figure("Errors of reading whole numbers", subtitle, height=6.4)
+    grid = figure.subplots(2, 2, sharey=True)
+    for axes, (what, label) in zip(grid.flat, LABELS.items()):
         x = [float(key) for key in runs[0][what]]
-        for kind, colour in ("lines", plots.BLUE), ("digits", plots.ORANGE):
+        for kind, look in KINDS.items():
             values = [mean_and_deviation([100 * run[what][key][kind] for run in runs]) for key in runs[0][what]]
-            axes.errorbar(x, *zip(*values), color=colour, marker="o", capsize=2, label=f"{kind} wrong")
-        axes.set(xlabel=label, ylabel="error (%)", ylim=(0, min(100, axes.get_ylim()[1])))
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=what != "slant"))
-    panels[0].legend()
+            axes.errorbar(x, *zip(*values), capsize=3, label=f"{kind} wrong", **look)
+        axes.set(xlabel=label, yscale="log")
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
+        axes.set_yticks([0.5, 1, 2, 5, 10, 20, 50, 100, 200], ["0.5", "1", "2", "5", "10", "20", "50", "100", "200"])
+        axes.minorticks_off()
+    for axes in grid[:, 0]:
+        axes.set_ylabel("error (%, log. axis)")
+    grid[0, 1].legend()
     plots.save(figure, path)
     draw_sweep(context, path.with_name("sweep.png"))
 

@@ -116,14 +116,15 @@ def tables(content: dict) -> dict[str, str]:
 def draw(context: Context, content: dict, path: Path):
     """A few training digits, each in its ten versions."""
     images, _ = context.load().train
-    shown = torch.nn.functional.pad(images[:8], (2, 2, 2, 2))
-    versions = Versions(shown, 0).images.transpose(0, 1)  # (8, 10, 32, 32)
+    shown = torch.nn.functional.pad(images[:6], (2, 2, 2, 2))
+    versions = Versions(shown, 0).images.transpose(0, 1).numpy()  # (6, 10, 32, 32)
     subtitle = "on the left as it is; in the ranges of the paper's figure 7"
-    figure = plots.new_figure("Training digits, each distorted nine times", subtitle, height=7.0)
-    axes = figure.subplots()
-    axes.imshow(255 - versions.permute(0, 2, 1, 3).reshape(8 * 32, VERSIONS * 32).numpy(), cmap="gray")
-    axes.set_axis_off()
-    plots.save(figure, path)
+    top, cell, side = round(plots.HEADER * plots.DPI), 161, 155
+    height = (top + len(versions) * cell + 6) / plots.DPI
+    axes = plots.canvas(plots.new_figure("Training digits, each distorted nine times", subtitle, height))
+    for row, column in np.ndindex(versions.shape[:2]):
+        plots.draw_image(axes, versions[row, column], (28 + cell * column, top + cell * row, side, side), "gray_r")
+    plots.save(axes.figure, path)
 
 
 EXPERIMENT = Experiment(

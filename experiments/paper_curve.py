@@ -64,18 +64,17 @@ def tables(content: dict) -> dict[str, str]:
 @plots.style()
 def draw(context: Context, content: dict, path: Path):
     count, passes = len(content["seeds"]), range(1, len(content["train"]["mean"]) + 1)
-    subtitle = (
-        f"lines and bands: mean and range of {count} seeds; dots: the paper's network, 1998, read from its figure"
-    )
-    figure = plots.new_figure("Figure 5 of the paper, then and now", subtitle, height=4.6)
+    subtitle = f"lines and bands: mean and range of {count} seeds; dots: the paper's network, read from its figure"
+    figure = plots.new_figure("Figure 5 of the paper, then and now", subtitle, height=5)
     axes = figure.subplots()
-    for (name, subset), colour in zip(SUBSETS.items(), (plots.BLUE, plots.VERMILLION)):
+    look = seeds.LOOKS[content["variant"]]
+    for (name, subset), colour in zip(SUBSETS.items(), (plots.GREY, look["color"])):
         errors = {key: [100 * error for error in values] for key, values in content[subset].items()}
-        axes.plot(passes, errors["mean"], color=colour, label=f"{name} error, here")
+        axes.plot(passes, errors["mean"], **{**look, "color": colour}, label=f"{name} error, here")
         axes.fill_between(passes, errors["least"], errors["most"], color=colour, alpha=0.25, linewidth=0)
         theirs = results.PAPER["figure 5"][name][: len(passes)]
-        look = {"color": colour, "markersize": 6, "markeredgecolor": plots.INK, "markeredgewidth": 0.6}
-        axes.plot(passes, theirs, "o", **look, label=f"{name} error, paper")
+        dots = {"color": colour, "markersize": 8, "markeredgecolor": plots.INK}
+        axes.plot(passes, theirs, "o", **dots, label=f"{name} error, paper")
     axes.set(xlabel="passes through the training set", ylabel="error (%)", xlim=(0.5, len(passes) + 0.5), ylim=(0, 5.2))
     axes.xaxis.set_major_locator(MaxNLocator(20, integer=True))
     axes.legend(ncols=2)

@@ -96,20 +96,21 @@ def spread(shares: list[float]) -> str:
 
 @plots.style()
 def draw(context: Context, content: dict, path: Path):
-    """The digits; below each its label, what the paper's network took it for, and what our networks take it for."""
+    """The digits; below each its label and what the paper's network took it for, and what most of ours take it for."""
     images = context.load().test[0].numpy()
     order = sorted(PAPER, key=lambda index: (-content["digits"][str(index)]["misclassified_by"], index))
     order = [index for index in order if index < len(images)]  # the small digits are fewer
     count = content["variants"][VARIANT]["seeds"]
-    subtitle = f"label, the paper's answer (black), and the wrong answers of {count} networks here, with their number"
-    axes, corners = plots.digit_grid(images[order], "The 82 test digits of the paper's figure 8", subtitle, line=190)
+    subtitle = f"label → the paper's answer; below: the commonest wrong answer of {count} networks, how often"
+    axes, corners = plots.digit_grid(images[order], "The 82 test digits of the paper's figure 8", subtitle, line=200)
     for (x, y), index in zip(corners, order):
-        digit = content["digits"][str(index)]
-        axes.text(x, y + plots.SIDE + 20, f"{digit['label']} → {digit['answer']}", va="center", weight="bold")
-        answers = collections.Counter(digit["here"]).most_common(2)
-        text = "  ".join(f"{answer}: {networks}" for answer, networks in answers) or "right"
-        colour = plots.VERMILLION if answers else plots.GREEN
-        axes.text(x, y + plots.SIDE + 50, text, va="center", color=colour, fontsize=7.5)
+        digit, below = content["digits"][str(index)], {"ha": "center", "va": "center"}
+        text = f"{digit['label']} → {digit['answer']}"
+        axes.text(x + plots.SIDE / 2, y + plots.SIDE + 22, text, weight="bold", **below)
+        answers = collections.Counter(digit["here"]).most_common(1)
+        text = "".join(f"{answer}: {networks}" for answer, networks in answers) or "right"
+        colour = seeds.LOOKS[VARIANT]["color"] if answers else plots.GREY
+        axes.text(x + plots.SIDE / 2, y + plots.SIDE + 55, text, color=colour, **below)
     plots.save(axes.figure, path)
 
 

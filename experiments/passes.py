@@ -3,8 +3,6 @@
 import statistics
 from pathlib import Path
 
-from matplotlib.ticker import MaxNLocator
-
 from experiments import results, seeds
 from experiments.runner import Context, Experiment
 from figures import plots
@@ -43,33 +41,28 @@ def tables(content: dict) -> dict[str, str]:
 
 @plots.style()
 def draw(context: Context, content: dict, path: Path):
-    subtitle = "lines are means over seeds, bands their range; dotted: what the paper gives for its network"
-    figure = plots.new_figure("Error against passes through the training set", subtitle, height=7.6)
-    panels = figure.subplots(3, 2).flat
-    for axes, (name, row) in zip(panels, content["variants"].items()):
+    """Test and training errors side by side, on the same logarithmic axes."""
+    subtitle = "means over the seeds, bands their range; black: what the paper gives"
+    figure = plots.new_figure("Error against passes through the training set", subtitle, height=5.6)
+    test, train = figure.subplots(1, 2, sharey=True)
+    for name, row in content["variants"].items():
         look = seeds.LOOKS[name]
-        for subset, colour in ("train", plots.GREY), ("test", look["color"]):
+        for axes, subset in (test, "test"), (train, "train"):
             errors = {key: [100 * value for value in values] for key, values in row[subset].items()}
             passes = range(1, len(errors["mean"]) + 1)
-            axes.plot(passes, errors["mean"], **{**look, "color": colour})
-            axes.fill_between(passes, errors["least"], errors["most"], color=colour, alpha=0.25, linewidth=0)
-        if name == "1998":
-            axes.axhline(PAPER, color=look["color"], linestyle=":", label=f"paper: test set, {PAPER} %")
-            paper = "paper: training set, {1} % after {0} passes".format(*PAPER_TRAINING)
-            axes.plot(*PAPER_TRAINING, "x", color=plots.GREY, markersize=8, markeredgewidth=2, label=paper)
-            axes.legend(fontsize=7.5)
-        axes.set(title=f"{seeds.TITLES[name]} ({len(row['seeds'])} seeds)", ylim=(0, 3), xlim=(0.5, len(passes) + 0.5))
-        axes.set(xlabel="passes", ylabel="error (%)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in panels[len(content["variants"]) :]:
-        axes.set_axis_off()
-    for colour, label in (
-        *((hue, f"test set, {name}") for name, hue in seeds.HUES.items()),
-        (plots.GREY, "training set, while it is trained on"),
-    ):
-        panels[5].plot([], [], color=colour, label=label)
-    panels[5].plot([], [], "--", color=plots.INK, label="dashed: without augmentation")
-    panels[5].legend(loc="center")
+            axes.plot(passes, errors["mean"], label=seeds.TITLES[name], **look)
+            axes.fill_between(passes, errors["least"], errors["most"], color=look["color"], alpha=0.15, linewidth=0)
+    test.axhline(PAPER, color=plots.INK, linestyle=":", label=f"the paper's test error: {PAPER} %")
+    train.plot(*PAPER_TRAINING, "^", color=plots.INK, label="the paper's: {1} % in pass {0}".format(*PAPER_TRAINING))
+    for axes, title in (test, "Test set"), (train, "Training set, while it is trained on"):
+        axes.set(title=title, xlabel="passes (logarithmic axis)", xscale="log", yscale="log")
+        axes.set_xticks([1, 2, 5, 10, 20, 60], ["1", "2", "5", "10", "20", "60"])
+        axes.set_yticks([0.2, 0.5, 1, 2, 5, 10], ["0.2", "0.5", "1", "2", "5", "10"])
+        axes.minorticks_off()
+    test.set_ylabel("error (%, logarithmic axis)")
+    lines, titles = test.get_legend_handles_labels()
+    paper = train.lines[-1]
+    figure.legend([*lines, paper], [*titles, paper.get_label()], loc="outside lower left", ncols=2)
     plots.save(figure, path)
 
 

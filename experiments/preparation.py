@@ -54,18 +54,20 @@ def draw(context: Context, content: dict, path: Path):
     (pieces,) = steps.find_lines(grey)
     panels = {
         "1  the photo": grey,
-        "2  strokes: shadow and ground are gone": 255 * (1 - found),
+        "2  strokes, without ground and shadow": 255 * (1 - found),
         "3  without rules": 255 * (1 - ink),
         "4  the parts that belong to digits": 255 - 255 * np.isin(parts.labels, kept + 1),
-        "5  upright pieces of one height: what is swept": 255 - steps.evened(pieces),
-        "6  each as MNIST has it: what is classified": 255 - np.hstack(list(steps.placed(pieces))),
+        "5  upright, of one height: it is swept": 255 - steps.evened(pieces),
+        "6  as MNIST's: each is classified": 255 - np.hstack(list(steps.placed(pieces))),
     }
-    figure = plots.new_figure("A photo on its way to the networks", "a number drawn by the experiment", height=6.2)
-    for axes, (title, image) in zip(figure.subplots(3, 2).flat, panels.items()):
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(title, size=8)
-        axes.axis("off")
-    plots.save(figure, path)
+    title = "A photo on its way to the networks"
+    axes = plots.canvas(plots.new_figure(title, "a number drawn by the experiment", 6.65))
+    for i, (title, image) in enumerate(panels.items()):
+        left, top = 28 + 816 * (i % 2), 206 + 430 * (i // 2)
+        axes.text(left, top - 14, title)
+        width = min(788, 372 * image.shape[1] / image.shape[0])
+        plots.draw_image(axes, image, (left, top, width, width * image.shape[0] / image.shape[1]))
+    plots.save(axes.figure, path)
 
 
 EXPERIMENT = Experiment(

@@ -24,7 +24,11 @@ SHARES = [i / 500 for i in range(41)]  # rejected, of the curves: 0 to 8 %
 BINS, FEWEST = 15, 10  # of probability; digits in a bin that is drawn
 OURS = {name: seeds.TITLES[name] for name in (*seeds.COMPARED, "fast")}
 TITLES = section_3.TITLES | OURS
-LOOKS = {name: {"color": plots.SKY, "linestyle": dashes} for name, dashes in zip(section_3.TITLES, (":", "--", "-"))}
+MARKS = {"lenet-1": ("s", "white"), "lenet-4": ("D", "white"), "boosted-lenet-4": ("D", plots.SKY)}
+LOOKS = {
+    name: {**plots.look(name, face != "white"), "color": plots.SKY, "marker": mark, "markerfacecolor": face}
+    for name, (mark, face) in MARKS.items()
+}
 LOOKS |= seeds.LOOKS
 
 
@@ -111,22 +115,24 @@ def percent(row: dict) -> str:
 
 @plots.style()
 def draw(context: Context, content: dict, path: Path):
-    subtitle = "means over the seeds; triangles: the paper's LeNet-1, LeNet-4 and boosted LeNet-4, at 0.5 % error"
-    figure = plots.new_figure("Rejecting the digits that are close calls, and trusting probabilities", subtitle, 4.6)
-    left, right = figure.subplots(1, 2)
+    """Error against the share rejected, and below it how right probabilities are."""
+    subtitle = f"means over the seeds; dotted: {100 * ERROR:g} % error on the rest, and probabilities that are right"
+    figure = plots.new_figure("Rejecting close calls, and trusting probabilities", subtitle, height=9.6)
+    above, below = figure.subplots(2, 1)
     for name, row in content["variants"].items():
-        left.plot([100 * x for x in SHARES], [100 * y for y in row["curve"]], label=TITLES[name], **LOOKS[name])
+        curve = [100 * error for error in row["curve"]]
+        above.plot([100 * x for x in SHARES], curve, label=TITLES[name], markevery=5, **LOOKS[name])
         bins = [bin for bin in row.get("bins", []) if bin[0] >= FEWEST]
         points = [100 * p / count for count, p, _ in bins], [100 * correct / count for count, _, correct in bins]
-        right.plot(*points, marker="o", **LOOKS[name])
-    for name in section_3.TITLES:
-        share = results.PAPER["figure 10"]["rejected"][TITLES[name]]
-        left.plot(share, 100 * ERROR, "^", color=LOOKS[name]["color"], markeredgecolor=plots.INK, markersize=8)
-    left.axhline(100 * ERROR, color=plots.GREY, linestyle=":", linewidth=1)
-    left.set(title="Rejection", xlabel="test digits rejected (%)", ylabel="error on the rest (%)", ylim=(0, None))
-    right.plot([30, 100], [30, 100], color=plots.GREY, linestyle=":", linewidth=1)
-    right.set(title=f"Calibration, in {BINS} bins", xlabel="mean probability (%)", ylabel="classified correctly (%)")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+        below.plot(*points, **{"marker": "o", **LOOKS[name]})
+    shares = [results.PAPER["figure 10"]["rejected"][title] for title in section_3.TITLES.values()]
+    label = "the paper's three LeNets"
+    above.plot(shares, [100 * ERROR] * len(shares), "^", color=plots.INK, markersize=9, label=label)
+    above.axhline(100 * ERROR, color=plots.INK, linestyle=":")
+    above.set(title="Rejection", xlabel="test digits rejected (%)", ylabel="error on the rest (%)", ylim=(0, None))
+    below.plot([30, 100], [30, 100], color=plots.INK, linestyle=":")
+    below.set(title=f"Calibration, in {BINS} bins", xlabel="mean probability (%)", ylabel="classified correctly (%)")
+    above.legend(loc="upper right", ncols=2)
     plots.save(figure, path)
 
 

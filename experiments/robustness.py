@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 import utils
@@ -130,9 +131,10 @@ def tables(content: dict) -> dict[str, str]:
 @plots.style()
 def draw(context: Context, content: dict, path: Path):
     count = len({run["seed"] for run in content["runs"]})
-    subtitle = f"mean and range of {count} networks of each training; dotted: the paper's limits, and its noise"
-    figure = plots.new_figure("Test digits changed on purpose", subtitle, height=7.6)
-    panels = figure.subplots(3, 2).flat
+    subtitle = f"means and ranges of {count} networks; dotted: the paper's limits, and its noise"
+    figure = plots.new_figure("Test digits changed on purpose", subtitle, height=9)
+    grid = figure.subplots(3, 2, sharey=True)
+    panels = grid.flat
     for axes, (change, (_, amounts, unit, limits)) in zip(panels, CHANGES.items()):
         for name, found in content["variants"].items():
             own = {
@@ -140,12 +142,15 @@ def draw(context: Context, content: dict, path: Path):
                 for key in ("mean", "least", "most")
             }
             axes.plot(amounts, own["mean"], label=seeds.TITLES[name], **seeds.LOOKS[name])
-            axes.fill_between(amounts, own["least"], own["most"], color=seeds.LOOKS[name]["color"], alpha=0.2, lw=0)
+            axes.fill_between(amounts, own["least"], own["most"], color=seeds.LOOKS[name]["color"], alpha=0.15, lw=0)
         for limit in limits:
-            axes.axvline(limit, color=plots.GREY, linestyle=":", linewidth=1)
-        axes.set(title=change, xlabel=unit, ylabel="accuracy (%)", ylim=(0, 101))
+            axes.axvline(limit, color=plots.INK, linestyle=":", linewidth=2)
+        axes.set(title=change, xlabel=unit, ylim=(0, 101))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
+    for axes in grid[:, 0]:
+        axes.set_ylabel("accuracy (%)")
     panels[len(CHANGES)].set_axis_off()
-    panels[len(CHANGES)].legend(*panels[0].get_legend_handles_labels(), loc="center")
+    panels[len(CHANGES)].legend(*panels[0].get_legend_handles_labels(), loc="center", labelspacing=0.8)
     plots.save(figure, path)
 
 

@@ -39,13 +39,8 @@ BESIDE = {  # trained if they are named
     "fast": ("fast", "fast", True),
 }
 TITLES = {name: title for name, (title, *_) in (COMPARED | BESIDE).items()}
-HUES = {"default": plots.BLUE, "best": plots.GREEN, "1998": plots.VERMILLION}
-# A hue for each method, and dashes for "without augmentation", in every figure.
-LOOKS = {
-    name: {"color": HUES[recipe], "linestyle": "-" if augment else "--"}
-    for name, (_, recipe, augment) in COMPARED.items()
-}
-LOOKS |= {NOISY: {"color": plots.ORANGE, "linestyle": "-"}, "fast": {"color": plots.PURPLE, "linestyle": "-"}}
+LOOKS = {name: plots.look(recipe, augment) for name, (_, recipe, augment) in (COMPARED | BESIDE).items()}
+LOOKS[NOISY]["color"] = plots.ORANGE
 
 
 def recipe_of(variant: str) -> Recipe:

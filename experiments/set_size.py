@@ -76,17 +76,19 @@ def draw(context: Context, content: dict, path: Path):
     errors = content["errors"]
     counts = sorted({row["seeds"] for sizes in errors.values() for row in sizes.values()})
     count = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-    subtitle = f"mean and deviation of {count} seeds; 20 passes through the digits chosen, whatever their number"
-    figure = plots.new_figure("Test error against the size of the training set", subtitle, height=4.6)
+    subtitle = f"mean and deviation of {count} seeds; 20 passes through the digits, however many"
+    figure = plots.new_figure("Test error against the size of the training set", subtitle, height=5.2)
     axes = figure.subplots()
     for name, sizes in errors.items():
         means = [100 - 100 * row["mean"] for row in sizes.values()]
         deviations = [100 * row["deviation"] for row in sizes.values()]
-        look = {**seeds.LOOKS[name], "marker": "o", "capsize": 2, "label": seeds.TITLES[name]}
+        look = {**seeds.LOOKS[name], "marker": "o", "capsize": 3, "label": seeds.TITLES[name]}
         axes.errorbar([int(size) for size in sizes], means, deviations, **look)
     if context.dataset == "mnist":
-        axes.plot(PAPER["digits"], PAPER["test"], "k^", markersize=6, label="paper, without augmentation")
-        axes.plot(ALL, PAPER["augmented test"], "kv", markersize=6, label="paper, and 540,000 distorted digits")
+        look = {"linestyle": "", "color": plots.INK, "markersize": 9, "zorder": 3}
+        hollow = {**look, "marker": "^", "markerfacecolor": "white", "label": "paper, without augmentation"}
+        axes.plot(PAPER["digits"], PAPER["test"], **hollow)
+        axes.plot(ALL, PAPER["augmented test"], **look, marker="^", label="paper, with distorted digits")
     axes.set(xlabel="training digits (logarithmic axis)", ylabel="test error (%, logarithmic axis)")
     axes.set(xscale="log", yscale="log")
     sizes = [int(size) for size in dict.fromkeys(size for sizes in errors.values() for size in sizes)]

@@ -117,23 +117,24 @@ def interval(bounds: list[float]) -> str:
 @plots.style()
 def draw(context: Context, content: dict, path: Path):
     """Both intervals of each variant's error, one below the other."""
-    subtitle = "mean of the seeds, with 95 % intervals; dotted line: the 0.95 % of 1998"
-    height = 1.6 + 0.5 * len(content["variants"])
-    figure = plots.new_figure("How sure a test error is: digits or writers drawn at random", subtitle, height)
+    subtitle = "mean of the seeds, with 95 % intervals; dotted: the 0.95 % of 1998"
+    height = 1.8 + 0.5 * len(content["variants"])
+    figure = plots.new_figure("How sure a test error is", subtitle, height)
     axes = figure.subplots()
     for i, (name, row) in enumerate(content["variants"].items()):
-        colour = seeds.LOOKS[name]["color"] if name in seeds.LOOKS else plots.INK
-        look = {"color": colour, "solid_capstyle": "butt"}
-        for place, key, width in (i - 0.13, "by_writers", 6), (i + 0.13, "by_digits", 2):
-            axes.plot([100 * bound for bound in row["all"][key]], [place] * 2, linewidth=width, **look)
-            axes.plot(100 * row["all"]["error"], place, "o", markersize=4, color="white", markeredgecolor=plots.INK)
-    axes.axvline(PAPER_ERROR, color=plots.INK, linestyle=":", linewidth=1)
-    axes.plot([], [], linewidth=6, color=plots.GREY, label="writers drawn")
-    axes.plot([], [], linewidth=2, color=plots.GREY, label="digits drawn (Wilson)")
+        look = seeds.LOOKS.get(name, plots.look(name, augment=True))
+        for place, key, width in (i - 0.15, "by_writers", 7), (i + 0.15, "by_digits", 2.5):
+            bounds = [100 * bound for bound in row["all"][key]]
+            axes.plot(bounds, [place] * 2, linewidth=width, color=look["color"], solid_capstyle="butt")
+            dot = {"color": look["color"], "markerfacecolor": look["markerfacecolor"], "markersize": 8}
+            axes.plot(100 * row["all"]["error"], place, "o", markeredgewidth=1.5, **dot)
+    axes.axvline(PAPER_ERROR, color=plots.INK, linestyle=":")
+    axes.plot([], [], linewidth=7, color=plots.GREY, label="writers drawn")
+    axes.plot([], [], linewidth=2.5, color=plots.GREY, label="digits drawn (Wilson)")
     axes.set_yticks(range(len(content["variants"])), [TITLES[name] for name in content["variants"]])
-    axes.set(xlabel="test error (%)", xlim=(0, None))
+    axes.set(xlabel="test error (%)", xlim=(0.25, None))
     axes.invert_yaxis()
-    axes.legend()
+    figure.legend(loc="outside lower left", ncols=2)
     plots.save(figure, path)
 
 

@@ -20,8 +20,8 @@ from reading.sweep import STEP, WINDOW, Reading, best_places
 
 # ---------------------------------------------------------------------------------------------- the architecture
 
-UNIT, AXIS = 6, 378  # the side of a unit, and the height of the line on which the layers are centred
-CENTRES = (124, 396, 640, 850, 1056, 1242, 1404, 1560)  # of the input and the seven layers
+UNIT, AXIS = 6, 384  # the side of a unit, and the height of the line on which the layers are centred
+CENTRES = (124, 344, 548, 750, 950, 1152, 1358, 1556)  # of the input and the seven layers
 COLOURS = {"c": BLUE, "s": ORANGE, "f": GREEN, "o": PURPLE}  # by the first letter of a layer's name
 
 
@@ -33,7 +33,7 @@ def architecture(path: Path, table: dict[str, tuple[tuple[int, ...], int, int]])
     """
     parameters, connections = (sum(row[i] for row in table.values()) for i in (1, 2))
     subtitle = f"{parameters:,} trainable parameters, {connections:,} connections; maps and receptive fields to scale"
-    axes = plots.canvas(plots.new_figure("LeNet-5", subtitle, height=3.45))
+    axes = plots.canvas(plots.new_figure("LeNet-5", subtitle, height=3.65))
     place, before = draw_stack(axes, CENTRES[0], 1, 32, GREY), 32
     extent = (place.x0, place.x1, place.y1, place.y0)
     axes.imshow(handwritten_three(), "gray_r", aspect="auto", extent=extent, zorder=1)
@@ -78,7 +78,7 @@ def draw_stack(axes: Axes, centre: int, maps: int, size: int, colour: str) -> Bb
         corner = depth * spread - (side + spread) / 2
         place = Bbox.from_bounds(centre + corner, AXIS + corner, side, side)
         face = 1 - (0.2 + 0.25 * depth) * (1 - np.array(to_rgb(colour)))
-        axes.add_patch(Rectangle(place.p0, side, side, facecolor=face, edgecolor=colour, linewidth=0.7))
+        axes.add_patch(Rectangle(place.p0, side, side, facecolor=face, edgecolor=colour, linewidth=0.8))
     return place
 
 
@@ -94,11 +94,11 @@ def draw_column(axes: Axes, centre: int, units: int, colour: str) -> Bbox:
 def draw_circles(axes: Axes, centre: int, units: int, colour: str) -> Bbox:
     """The output units, each beside its class, the drawn input's filled; returns where they are."""
     for i in range(units):
-        y = AXIS + 26 * (i - (units - 1) / 2)
+        y = AXIS + 32 * (i - (units - 1) / 2)
         face, weight = (colour, "bold") if i == 3 else ("white", "normal")
         axes.add_patch(Circle((centre - 12, y), 10, facecolor=face, edgecolor=colour))
-        axes.text(centre + 14, y, str(i), size=8, weight=weight, ha="center", va="center_baseline")
-    return Bbox.from_bounds(centre - 22, AXIS - 13 * units, 20, 26 * units)
+        axes.text(centre + 18, y, str(i), size=11, weight=weight, ha="center", va="center_baseline")
+    return Bbox.from_bounds(centre - 22, AXIS - 16 * units, 20, 32 * units)
 
 
 def connect_window(axes: Axes, source: Bbox, target: Bbox, window: int, height: float):
@@ -113,7 +113,7 @@ def connect_window(axes: Axes, source: Bbox, target: Bbox, window: int, height: 
         corners.append(axes.add_patch(square).get_corners())  # from the upper left, by the upper right, around
     field, unit = corners
     for field_end, unit_end in ((field[1], unit[0]), (field[2], unit[3])):
-        axes.plot(*zip(field_end, unit_end, strict=True), color=INK, linewidth=0.6, zorder=2)
+        axes.plot(*zip(field_end, unit_end, strict=True), color=INK, linewidth=0.9, zorder=2)
 
 
 def connect_all(axes: Axes, source: Bbox, target: Bbox):
@@ -125,17 +125,17 @@ def connect_all(axes: Axes, source: Bbox, target: Bbox):
 
 def caption(axes: Axes, centre: int, name: str, shape: str, kind: str, parameters: str, connections: str):
     """A layer's name and shape above it, the rest below."""
-    axes.text(centre, 188, name, weight="bold", ha="center")
-    axes.text(centre, 218, shape, color=GREY, ha="center")
-    axes.text(centre, 530, kind, color=GREY, ha="center", va="top")
-    axes.text(centre, 636, parameters, ha="center")
-    axes.text(centre, 666, connections, color=GREY, ha="center")
+    axes.text(centre, 180, name, weight="bold", ha="center")
+    axes.text(centre, 216, shape, color=GREY, ha="center")
+    axes.text(centre, 550, kind, size=11, color=GREY, ha="center", va="top")
+    axes.text(centre, 662, parameters, ha="center")
+    axes.text(centre, 700, connections, color=GREY, ha="center")
 
 
 # ---------------------------------------------------------------------------------------------- the states
 
 SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#F7F7F7", VERMILLION])
-SIDES = {"c1": 6, "s2": 8, "c3": 6, "s4": 8, "c5": 19, "f6": 19}  # of a unit
+SIDES = {"c1": 6, "s2": 12, "c3": 6, "s4": 12, "c5": 19, "f6": 27}  # of a unit
 LEFT, TOP, GAP = 470, 190, 62  # where the layers are drawn, and between them
 
 
@@ -150,35 +150,34 @@ def layer_states(path: Path, name: str, grey: np.ndarray, image: np.ndarray, mod
     first, second = (f"{100 * probabilities[i]:.1f} %" for i in (digit, runner_up))
     name = (name if len(name) <= 36 else f"…{name[-35:]}").replace("$", r"\$")
     subtitle = f"probability {first}; runner-up {runner_up}, {second}"
-    axes = plots.canvas(plots.new_figure(f"{name}: read as {digit}", subtitle, height=6.05))
+    axes = plots.canvas(plots.new_figure(f"{name}: read as {digit}", subtitle, height=6.6))
     plots.draw_fitted(axes, grey, "the image", 28, TOP)
     plots.draw_fitted(axes, 255 - np.pad(image, 2), "the input, 32×32", 28, TOP + 480)
-    # One scale for all layers; activations other than the paper's may lie beyond its ±A.
-    limit = max(Squash.A, *(states[layer].abs().max().item() for layer in SIDES))
-    draw_legend(axes, limit)
+    draw_legend(axes)
     y = TOP
     for layer, side in SIDES.items():
         maps = states[layer].squeeze().numpy(force=True)  # (C, H, W), or (C,): C5's maps are single units
         form = f"{len(maps)} maps of {maps.shape[1]}×{maps.shape[2]}" if maps.ndim == 3 else f"{len(maps)} units"
         parameters = sum(parameter.numel() for parameter in getattr(model, layer).parameters())
+        limit = max(Squash.A, np.abs(maps).max())  # the paper's ±A; those of other activations may lie beyond
         axes.text(LEFT, y - 14, layer.upper(), weight="bold")
-        axes.text(LEFT + 50, y - 14, f"{form}, {parameters:,} parameters", color=GREY)
+        axes.text(LEFT + 62, y - 14, f"{form}, {parameters:,} parameters; colours to ±{limit:.1f}", color=GREY)
         y = draw_maps(axes, maps, y, side, limit) + GAP
     axes.text(LEFT, y - 14, "Output", weight="bold")
-    axes.text(LEFT + 112, y - 14, "probability of each class (%), and its logit", color=GREY)
-    draw_classes(axes, states["output"].numpy(force=True)[0], probabilities, y + 24)
+    axes.text(LEFT + 140, y - 14, "probability of each class (%), and its logit", color=GREY)
+    draw_classes(axes, states["output"].numpy(force=True)[0], probabilities, y + 34)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a file's name may hold what the font does not
         plots.save(axes.figure, path)
 
 
-def draw_legend(axes: Axes, limit: float):
-    """What the colours of the units mean, from -limit to limit."""
-    x, y, width, height = 1440, TOP - 78, 160, 14
+def draw_legend(axes: Axes):
+    """What the colours of the units mean: a layer's limit stands above it."""
+    x, y, width, height = 1400, 84, 200, 22
     axes.imshow(np.linspace(0, 1, 256)[None], SIGNED, aspect="auto", extent=(x, x + width, y + height, y))
-    axes.text(x - 30, y + height, "state of a unit", color=GREY, size=8, ha="right")
-    for place, text in (x, f"−{limit:.1f}"), (x + width / 2, "0"), (x + width, f"+{limit:.1f}"):
-        axes.text(place, y + height + 22, text, color=GREY, size=8, ha="center")
+    axes.text(x - 20, y + height, "state of a unit", color=GREY, ha="right")
+    for place, text in (x, "−"), (x + width / 2, "0"), (x + width, "+"):
+        axes.text(place, y - 8, text, color=GREY, ha="center")
 
 
 def draw_maps(axes: Axes, maps: np.ndarray, y: int, side: int, limit: float) -> int:
@@ -191,15 +190,15 @@ def draw_maps(axes: Axes, maps: np.ndarray, y: int, side: int, limit: float) -> 
 
 
 def draw_classes(axes: Axes, logits: np.ndarray, probabilities: np.ndarray, y: int, height: int = 56):
-    """The ten classes: a bar of each one's probability, the digit, and its logit."""
+    """The ten classes: a bar of each one's probability, the digit, and its logit; the likeliest in ink."""
     for digit, (logit, probability) in enumerate(zip(logits, probabilities, strict=True)):
         x, best = LEFT + 116 * digit, digit == logits.argmax()
-        colour = VERMILLION if best else GREY
+        colour, weight = (INK, "bold") if best else (GREY, "normal")
         axes.add_patch(Rectangle((x, y), 90, height, facecolor=PALE))
         axes.add_patch(Rectangle((x, y + height), 90, -height * probability, facecolor=colour))
-        axes.text(x + 45, y - 8, f"{100 * probability:.1f}", size=8, color=colour, ha="center")
-        axes.text(x + 45, y + height + 32, str(digit), size=11, weight="bold" if best else "normal", ha="center")
-        axes.text(x + 45, y + height + 58, f"{logit:.1f}".replace("-", "−"), size=8, color=GREY, ha="center")
+        axes.text(x + 45, y - 8, f"{100 * probability:.1f}", color=colour, weight=weight, ha="center")
+        axes.text(x + 45, y + height + 40, str(digit), size=15, weight=weight, ha="center")
+        axes.text(x + 45, y + height + 78, f"{logit:.1f}".replace("-", "−"), color=GREY, ha="center")
 
 
 # ---------------------------------------------------------------------------------------------- the sweep
@@ -209,29 +208,29 @@ def draw_classes(axes: Axes, logits: np.ndarray, probabilities: np.ndarray, y: i
 def sweep(path: Path, name: str, grey: np.ndarray | None, line: np.ndarray, reading: Reading):
     """How a number was read, as in the paper's figure 25: the image (H, W), if any; the line (32, W') that was swept;
     the probability of each class at every place, and the best path."""
-    unit = min(1604 / line.shape[1], 10)  # the side of a pixel of the line
+    unit = min(1522 / line.shape[1], 20)  # the side of a pixel of the line
+    left = max(28, 110 - unit * (WINDOW - STEP) / 2)  # of the line, so that the classes' names have room
     factor = 0 if grey is None else min(300 / grey.shape[0], 1604 / grey.shape[1])
-    above = 190 if grey is None else 250 + factor * grey.shape[0]
-    below = above + 32 * unit + 94
+    above = 200 if grey is None else 256 + factor * grey.shape[0]
+    below = above + 32 * unit + 112
     name = (name if len(name) <= 36 else f"…{name[-35:]}").replace("$", r"\$")
     subtitle = f"probability {100 * reading.probability:.1f} %; runner-up {reading.runner_up or 'none'}"
     height = (below + 11 * ROW + 30) / plots.DPI
     axes = plots.canvas(plots.new_figure(f"{name}: read as {reading.number or 'nothing'}", subtitle, height))
     if grey is not None:
-        axes.text(28, 176, "the image", color=GREY)
-        plots.draw_image(axes, grey, (28, 190, factor * grey.shape[1], factor * grey.shape[0]))
+        axes.text(28, 186, "the image", color=GREY)
+        plots.draw_image(axes, grey, (28, 200, factor * grey.shape[1], factor * grey.shape[0]))
     axes.text(28, above - 14, "the line that is swept, 32 pixels high", color=GREY)
-    plots.draw_image(axes, 255 - line, (28, above, unit * line.shape[1], 32 * unit))
-    axes.text(
-        28, below - 54, "the probability of each class at every place, and the best path through them", color=GREY
-    )
-    draw_places(axes, reading.logits, 28 + unit * (WINDOW - STEP) / 2, below, unit * STEP)
+    plots.draw_image(axes, 255 - line, (left, above, unit * line.shape[1], 32 * unit))
+    text = "the probability of each class at every place, and the best path through them"
+    axes.text(28, below - 64, text, color=GREY)
+    draw_places(axes, reading.logits, left + unit * (WINDOW - STEP) / 2, below, unit * STEP)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a file's name may hold what the font does not
         plots.save(axes.figure, path)
 
 
-ROW = 22  # pixels: the height of a class
+ROW = 34  # pixels: the height of a class
 
 
 def draw_places(axes: Axes, logits: Tensor, x: float, y: float, step: float):
@@ -241,6 +240,6 @@ def draw_places(axes: Axes, logits: Tensor, x: float, y: float, step: float):
     plots.draw_image(axes, probabilities, (x, y, step * places, ROW * classes), "gray_r", (0, 1))
     for i in range(classes):
         text = str(i) if i < 10 else "none"
-        axes.text(x - 10, y + ROW * (i + 0.5), text, color=GREY, size=7, ha="right", va="center_baseline")
+        axes.text(x - 10, y + ROW * (i + 0.5), text, color=GREY, ha="right", va="center_baseline")
     for place, digit in best_places(logits):
-        axes.text(x + step * (place + 0.5), y - 12, str(digit), color=VERMILLION, weight="bold", size=11, ha="center")
+        axes.text(x + step * (place + 0.5), y - 12, str(digit), weight="bold", size=16, ha="center")

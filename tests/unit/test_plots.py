@@ -50,7 +50,7 @@ def swept():
 
 
 FIGURES = [
-    (plots.training_curve, history(20), "Training"),
+    (plots.training_curve, history(20), "Training", plots.look("default", True)),
     (plots.confusion_matrix, COUNTS, "Confusion"),
     (plots.predictions, *digits(96, 4)[:3], "Predictions"),
     (plots.misclassified, *digits(89, 89), "Errors"),
@@ -67,11 +67,19 @@ def test_a_figure_is_a_whole_png_for_a_readme_and_the_same_whatever_the_users_se
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG") and len(content) < 300_000
     pixels = matplotlib.image.imread(path)
-    assert pixels.shape[1] == 1660 and 600 <= pixels.shape[0] <= 1700
+    assert pixels.shape[1] == 1660 and 600 <= pixels.shape[0] <= 1800
     assert all((edge == 1).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))  # nothing is cut off
     with matplotlib.rc_context({"text.usetex": True, "savefig.bbox": "tight", "font.size": 30}):
         function(path, *data)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure[0].__name__)
+def test_every_text_can_be_read_at_half_of_the_width(figure):
+    function, *data = figure
+    with patch.object(plots, "save") as save:
+        function(None, *data)
+    assert min(text.get_size() for text in save.call_args.args[0].findobj(Text) if text.get_text()) >= 11
 
 
 def test_a_matplotlibrc_and_a_backend_that_is_missing_change_nothing(tmp_path):
@@ -94,10 +102,13 @@ def draw(function, *data):
 
 @pytest.mark.parametrize(("epochs", "accuracy"), [(1, 0.9912), (20, 1.0), (100, 0.97)])
 def test_the_training_curve(epochs, accuracy):
-    both, texts = draw(plots.training_curve, history(epochs, accuracy), "Training")
+    look = plots.look("best", False)
+    both, texts = draw(plots.training_curve, history(epochs, accuracy), "Training", look)
     assert {"Training", "epoch", f"{100 * accuracy:.2f} %", "0.0456"} <= set(texts)
     assert [len(line.get_xdata()) for axes in both for line in axes.lines] == [epochs] * 4
     assert all(tick == int(tick) for axes in both for tick in axes.get_xticks())
+    lines = [(line.get_color(), line.get_linestyle()) for axes in both for line in axes.lines]
+    assert lines == [(plots.GREY, "--"), (plots.GREEN, "--")] * 2  # the recipe's hue, dashed without augmentation
 
 
 def test_the_confusion_matrix_shows_counts_errors_and_recall():
@@ -113,7 +124,7 @@ def test_misclassified_digits_are_marked_among_the_predictions_and_shown_with_th
     (axes,), texts = draw(plots.predictions, *digits(13, 4)[:3], "Predictions")
     assert [text for text in texts if "→" in text[:3]] == ["0 → 1", "1 → 2", "2 → 3", "3 → 4"]
     assert [text for text in texts if text.isdigit()] == list("456789012")
-    frames = [matplotlib.colors.same_color(frame.get_edgecolor(), plots.VERMILLION) for frame in axes.patches]
+    frames = [matplotlib.colors.same_color(frame.get_edgecolor(), plots.RED) for frame in axes.patches]
     assert frames.count(True) == 4 and len(axes.images) == 13
     images, labels, predicted, probabilities = digits(301, count)
     (axes,), texts = draw(plots.misclassified, images, labels, predicted, probabilities, "Errors")
@@ -136,7 +147,7 @@ def test_the_architecture_is_that_of_the_network():
     assert not any(a.overlaps(b) for i, a in enumerate(places) for b in places[:i])
 
 
-def test_the_states_of_all_layers_are_drawn_on_one_scale():
+def test_the_states_of_all_layers_are_drawn_on_the_scale_of_the_squashing_function():
     data = states("a$b$.png")
     (axes,), texts = draw(diagrams.layer_states, *data)
     c1, s2, c3, s4, c5, f6, logits = (data[-1][name].numpy()[0] for name in data[-2].layers())
@@ -151,6 +162,13 @@ def test_the_states_of_all_layers_are_drawn_on_one_scale():
     assert {one.get_clim() for one in drawn} == {(-1.7159, 1.7159)}
 
 
+def test_a_layer_whose_states_go_beyond_that_has_a_scale_of_its_own():
+    *data, found = states("digit.png")
+    (axes,), texts = draw(diagrams.layer_states, *data, {**found, "c5": 10 * found["c5"] / found["c5"].abs().max()})
+    assert {one.get_clim()[1] for one in axes.images[3:]} == {1.7159, 10}
+    assert sum(text.endswith("colours to ±10.0") for text in texts) == 1
+
+
 def test_a_swept_line_is_drawn_with_its_probabilities_and_best_path():
     (axes,), texts = draw(diagrams.sweep, *swept())
     assert {"line: read as 17", "probability 87.5 %; runner-up 11", *"0123456789", "none"} <= set(texts)
@@ -158,5 +176,7 @@ def test_a_swept_line_is_drawn_with_its_probabilities_and_best_path():
     assert (line.get_array() == 255).all() and probabilities.get_clim() == (0, 1)  # ink is dark
     assert np.allclose(probabilities.get_array(), swept()[-1].logits.softmax(1).T)
     left, right, *_ = probabilities.get_extent()
-    path = {t.get_text(): t.get_position()[0] for t in axes.texts if t.get_color() == plots.VERMILLION}
+    path = {
+        t.get_text(): t.get_position()[0] for t in axes.texts if t.get_weight() == "bold" and t.get_text().isdigit()
+    }
     assert path == pytest.approx({"1": left + (right - left) / 8, "7": left + (right - left) * 7 / 8})
