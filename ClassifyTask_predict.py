@@ -21,10 +21,11 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # which PYTHONSAFEPATH leaves out
 
+import utils  # isort: skip; first, so that Ctrl-C shows no traceback of imports
+
 import numpy as np
 import torch
 
-import utils
 from digits.pieces import SMALL, find_lines, widened
 from digits.preprocessing import prepare, read_grey
 from model import LeNet5, normalize, pad
@@ -65,10 +66,11 @@ def main() -> int:
     rows = csv.writer(sys.stdout, lineterminator="\n")
     if args.csv:
         rows.writerow(COLUMNS)
+    given = [flag for flag in ("--digit", "--checkpoint", "--record-dir") if vars(args)[flag[2:].replace("-", "_")]]
     status = 0
     for index, path in enumerate([file for image in args.images for file in expanded(image)], 1):
         try:
-            answers = read(read_grey(path), digits, numbers)
+            answers = read(read_grey(path), digits, numbers, " and ".join(given))
         except ValueError as error:  # the other images are read all the same
             print(f"{Path(sys.argv[0]).name}: {printable(path)} {' '.join(str(error).split())}", file=sys.stderr)
             status = 2
@@ -82,6 +84,8 @@ def main() -> int:
                 name = f"prediction-{index}{f'-{line}' * (len(answers) > 1)}.png"
                 with utils.whole_files(folder / name) as temporary:
                     answer.draw(temporary / name, printable(Path(path.name)))
+                if not args.csv:
+                    print(f"figure: {shown(folder / name)}")
     return status
 
 
@@ -100,7 +104,9 @@ def parse_arguments():
         "of digits or of numbers; default: those in --record-dir and in numbers/ below it, else the best ones shipped"
     )
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=where)
-    parser.share("--record-dir", "--reference", "--device")
+    where = "of your networks, and of figures; default: the networks shipped, figures into Record"
+    parser.add_argument("--record-dir", type=Path, metavar="DIR", help=where)
+    parser.share("--reference", "--device")
     return parser.parse_args()
 
 
@@ -137,12 +143,13 @@ def network_folders(args) -> tuple[Path, Path]:
     return tuple(record_dir(RECIPES[name], "mnist", True) for name in ("best", "numbers"))
 
 
-def read(grey: np.ndarray, digits: LeNet5 | None, numbers: LeNet5 | None) -> list[Answer]:
-    """What an image (H, W) says, an answer for each of its lines: a digit, if there is no network for numbers; else
-    the number that the readers in reading/vote.py agree on. Raises ValueError if nothing can be read.
+def read(grey: np.ndarray, digits: LeNet5 | None, numbers: LeNet5 | None, given: str = "--digit") -> list[Answer]:
+    """What an image (H, W) says, an answer for each of its lines: a digit, if there is no network for numbers, since
+    these flags were given; else the number that the readers in reading/vote.py agree on. Raises ValueError if nothing
+    can be read.
     """
     if not numbers:
-        return [read_digit(grey, digits)]
+        return [read_digit(grey, digits, given)]
     lines = find_lines(grey)
     image = whole(grey) if len(lines) == len(lines[0]) == 1 else None
     answers = [answer_of(vote(pieces, numbers, digits, image), grey, image, digits) for pieces in lines]
@@ -169,10 +176,10 @@ def answer_of(found: Vote, grey: np.ndarray, image: np.ndarray | None, digits: L
     return Answer(found.number, found.probability, found.runner_up, found.digits, draw)
 
 
-def read_digit(grey: np.ndarray, model: LeNet5) -> Answer:
+def read_digit(grey: np.ndarray, model: LeNet5, given: str) -> Answer:
     image = prepare(grey)  # (28, 28)
     if sum(map(len, find_lines(grey))) > 2:  # two pieces may be a digit and what has come off it
-        raise ValueError("shows several digits; cut one out, or leave --digit out")
+        raise ValueError(f"shows several digits; cut one out, or leave {given} out")
     probabilities = states_of(image, model)["output"][0].softmax(0)  # (10,)
     digit, runner_up = probabilities.topk(2).indices.tolist()
     draw = functools.partial(draw_digit, grey, image, model)

@@ -12,12 +12,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # which PYTHONSAFEPATH leaves out
 
+import utils  # isort: skip; first, so that Ctrl-C shows no traceback of imports
+
 import numpy as np
 import sklearn
 import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-import utils
 from digits import mnist
 from figures import diagrams, plots
 from model import LeNet5, layer_table, pad
@@ -32,11 +33,7 @@ def main():
     device = utils.pick_device(args.device)
     path, folder = find_checkpoint(args)
     trained = checkpoint.load(path)
-    if args.dataset not in ("auto", trained.dataset):
-        raise UserError(
-            f"{shown(path)} was trained on {trained.dataset}, not {args.dataset}; leave --dataset out to test it on "
-            f"{trained.dataset}"
-        )
+    require_agreement(trained, path, args)
     if args.weights == "ema" and not trained.recipe.ema:
         raise UserError(f"{shown(path)} keeps no average of the weights (EMA); leave --weights out")
     test_set = tuple(tensor.to(device) for tensor in mnist.load_dataset(trained.dataset, args.data_dir, "test"))
@@ -64,12 +61,23 @@ def parse_arguments():
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=what)
     what = "the moving average or those of the last step; default: the average, where there is one"
     parser.add_argument("--weights", choices=("ema", "last"), help=what)
-    parser.add_argument("--recipe", choices=RECIPES, default="default", help="whose record folder")
+    parser.add_argument("--recipe", choices=RECIPES, help="whose record folder; default: default")
     parser.add_argument("--augment", action=BooleanOptionalAction, help="whose record folder; default: the recipe's")
     what = "where the checkpoint is looked for and figures are written"
     parser.add_argument("--record-dir", type=Path, metavar="DIR", help=what)
     parser.share("--dataset", "--data-dir", "--reference", "--device")
     return parser.parse_args()
+
+
+def require_agreement(trained: Checkpoint, path: Path, args):
+    """Raise UserError if a flag contradicts the checkpoint that is tested."""
+    for flag, how, of_file, of_flag in (
+        ("--dataset", "on", trained.dataset, None if args.dataset == "auto" else args.dataset),
+        ("--recipe", "by recipe", trained.recipe.name, args.recipe),
+        ("--augment" if args.augment else "--no-augment", "with augmentation", trained.recipe.augment, args.augment),
+    ):
+        if of_flag not in (None, of_file):
+            raise UserError(f"{shown(path)} was trained {how} {of_file}, not {of_flag}; leave {flag} out to test it")
 
 
 def find_checkpoint(args) -> tuple[Path, Path]:
@@ -81,7 +89,7 @@ def find_checkpoint(args) -> tuple[Path, Path]:
         return args.checkpoint, args.record_dir or folder
     dataset = mnist.find_dataset(args.dataset, args.data_dir)
     try:
-        recipe = RECIPES[args.recipe].override(augment=args.augment)
+        recipe = RECIPES[args.recipe or "default"].override(augment=args.augment)
     except ValueError as error:
         raise UserError(f"{error}; leave the flag out") from None
     folder = args.record_dir or record_dir(recipe, dataset, args.reference)
@@ -93,7 +101,7 @@ def find_checkpoint(args) -> tuple[Path, Path]:
         print(f"no training run of yours in {shown(folder)}{yours}: this is the network shipped, {shown(shipped)}")
         path = shipped
     if not path.exists():
-        flags = f"--recipe {args.recipe} --dataset {dataset}" + " --augment" * (args.augment is True)
+        flags = f"--recipe {recipe.name} --dataset {dataset}" + " --augment" * (args.augment is True)
         flags += " --no-augment" * (args.augment is False)
         raise UserError(
             f"no checkpoint at {shown(path)}; train with ClassifyTask_train.py {flags}, or name --checkpoint"

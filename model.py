@@ -23,7 +23,7 @@ TABLE_I = (
     (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5),
 )  # fmt: skip
 
-# Figure 3: the codes of 0 to 9, 7 wide and 12 high. The bars tell 0, 2 and 5 from the letters O, Z and S.
+# Figure 3: the codes of 0 to 9, 7 wide and 12 high. Bars tell 0, 2, 4 and 5 from letters such as O, Z and S.
 BITMAPS = """
 .#####. ...##.. .#####. ####### .#####. .#####. ..####. ####### .#####. .#####.
 ....... ..###.. ....... .....## ....... ....... .##.... .....## ##...## ##..###
@@ -53,7 +53,10 @@ BACKGROUND, INK = -0.1, 1.175
 def not_images(what: str, images: Tensor) -> str:
     """What to say of images that are not of the type and shape wanted."""
     found = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
-    return f"images must be {what}, grey levels 0 (background) to 255 (ink), but are {found}"
+    return f"images must be {what}, but are {found}"
+
+
+LEVELS = "grey levels 0 (background) to 255 (ink)"
 
 
 def pad(images: Tensor) -> Tensor:
@@ -62,7 +65,7 @@ def pad(images: Tensor) -> Tensor:
     Raises ValueError unless the images are uint8 and have this shape: grey levels 0 to 1 would be read, and read wrong.
     """
     if images.dtype != torch.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28):
-        raise ValueError(not_images("uint8 (N, 28, 28)", images))
+        raise ValueError(not_images(f"uint8 (N, 28, 28), {LEVELS}", images))
     return F.pad(images, (2, 2, 2, 2))
 
 
@@ -72,7 +75,7 @@ def normalize(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     W is 32, or more for a line of digits. Raises ValueError unless the images are uint8 and have this shape.
     """
     if images.dtype != torch.uint8 or images.ndim != 3 or images.shape[1] != 32 or images.shape[2] < 32:
-        raise ValueError(not_images("uint8 (N, 32, W)", images))
+        raise ValueError(not_images(f"uint8 (N, 32, W), {LEVELS}", images))
     return images.to(dtype).mul_((INK - BACKGROUND) / 255).add_(BACKGROUND).unsqueeze(1)
 
 
@@ -207,7 +210,7 @@ class LeNet5(nn.Module):
     the RBF units' squared distances.
 
     C5 is a convolution, so the network takes wide images, too: (N, 1, 32, W) with W > 32 -> (N, T, 10), the logits at
-    T = (W - 32) // 4 + 1 places, 4 pixels apart (section VII). Raises ValueError on images of another height or
+    T = (W - 32) // 4 + 1 places, 4 pixels apart (section VII). Raises ValueError on images of another form or height or
     narrower than 32, on an option that does not exist, on RBF units for other than ten classes, and on a factor that is
     not positive. Weights are initialized as reset_parameters says.
     """
@@ -252,6 +255,8 @@ class LeNet5(nn.Module):
 
     def states(self, images: Tensor) -> dict[str, Tensor]:
         """The state of every layer, by name, the input's first; an image 32 wide is one place, and has no T."""
+        if images.ndim != 4 or images.shape[1] != 1 or not images.is_floating_point():
+            raise ValueError(not_images("float (N, 1, 32, W), as `normalize` makes them", images))
         height, width = images.shape[2:]
         if height != 32 or width < 32:
             raise ValueError(f"images are {height}x{width}, but must be 32 high and at least 32 wide")

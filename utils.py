@@ -1,7 +1,6 @@
 """What the scripts share: paths, the command line, the device, evaluation, files written whole.
 
-The end of the file has what nobody needs to read to follow a script: how one ends, and how it keeps others from its
-files.
+Nobody needs to read the end to follow a script: how one ends, and how it keeps others from its files.
 """
 
 import _thread
@@ -15,10 +14,14 @@ import tempfile
 import threading
 import time
 import warnings
-from argparse import BooleanOptionalAction
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+if Path(__file__).resolve().parent in Path(vars(sys.modules["__main__"]).get("__file__") or "/").resolve().parents[:2]:
+    # A script imports this module first: Ctrl-C in the seconds that the other imports take ends it in one line, too.
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else lambda *_: (os.write(2, b"stopped\n"), os._exit(130)))
 
 import torch
 from torch import Tensor
@@ -76,9 +79,8 @@ def pick_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda":
         if workspace not in (":4096:8", ":16:8"):
-            raise UserError(
-                f"CUBLAS_WORKSPACE_CONFIG is {workspace!r}, with which results do not repeat; set it to :4096:8"
-            )
+            what = f"CUBLAS_WORKSPACE_CONFIG is {workspace!r}, with which results do not repeat"
+            raise UserError(f"{what}; set it to :4096:8")
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False
         with warnings.catch_warnings():
@@ -158,15 +160,22 @@ def seed(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to 4,294,967,295")
 
 
+def folder(text: str) -> Path:
+    """An argparse type: a folder that exists. MNIST would be fetched into one whose name is mistyped."""
+    if os.path.isdir(text):
+        return Path(text)
+    found = "a file" if os.path.exists(text) else "missing"
+    raise argparse.ArgumentTypeError(f"{text!r} is {found}; name a folder that exists")
+
+
 def shared_options() -> dict[str, dict]:
     """The options that scripts share, as add_argument takes them."""
     return {
         "--dataset": {"choices": ("auto", "mnist", "digits"), "default": "auto", "help": "default: auto, MNIST if any"},
-        "--data-dir": {"type": Path, "default": DATA, "metavar": "DIR", "help": "default: data, beside the scripts"},
-        "--record-dir": {"type": Path, "metavar": "DIR", "help": "where files are written; default: below Record"},
+        "--data-dir": {"type": folder, "default": DATA, "metavar": "DIR", "help": "default: data, beside the scripts"},
         "--reference": {"action": "store_true", "help": "for maintainers: write below Record/reference"},
         "--device": {"default": "auto", "help": "cuda if there is one, else cpu; or any torch device"},
-        "--augment": {"action": BooleanOptionalAction, "help": "augment the training digits; default: the recipe's"},
+        "--augment": {"action": argparse.BooleanOptionalAction, "help": "augment the digits; default: the recipe's"},
     }
 
 
@@ -235,9 +244,6 @@ def replace(file: Path, place: Path):
             return os.replace(file, place)
         time.sleep(pause)
     os.replace(file, place)
-
-
-# ---------------------------------------------------------------------------------------------- locks
 
 
 @contextmanager
@@ -313,6 +319,8 @@ def run_script(main: Callable[[], int | None], after_stop: str = ""):
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's has none
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)  # a log shows each line at once
     try:
+        if getattr(signal.getsignal(signal.SIGINT), "__module__", "") == __name__:  # set above
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = main()
     except UserError as error:
         status = complain(str(error))

@@ -4,8 +4,10 @@ import gzip
 import hashlib
 import http.client
 import os
+import shutil
 import socket
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -90,8 +92,10 @@ def download(archive: Path, md5: str):
     try:
         for mirror in TorchvisionMNIST.mirrors:
             try:
-                with whole_files(archive) as folder:
-                    download_url(mirror + archive.name, str(folder), archive.name, md5)
+                with tempfile.TemporaryDirectory() as fetched:  # the data folder is made for what is there
+                    download_url(mirror + archive.name, fetched, archive.name, md5)
+                    with whole_files(archive) as folder:
+                        shutil.copy(Path(fetched, archive.name), folder)
                 return
             except (OSError, http.client.HTTPException, RuntimeError, ValueError) as error:
                 if str(error) not in reasons:

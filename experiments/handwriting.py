@@ -56,6 +56,7 @@ def tasks(context: Context, runs: list[dict]) -> list[dict]:
     """Parts of these images, read by these networks; none where no images are named: the reference does without."""
     if not context.images:
         return []
+    list(rows_of(context.images))  # what is wrong with the index is told before anything else
     weights = " ".join(checkpoint.digest(checkpoint.load(file).tested, {}) for file in network_files())
     parts = range(1 if context.tiny else PARTS)
     return [{"images": context.images.name, "weights": weights, "part": part} for part in parts]

@@ -4,10 +4,12 @@ import concurrent.futures
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
 from training import loop
+from utils import UserError
 
 
 def one_by_one(tasks: list[dict], work: Callable, jobs: int) -> Iterator:
@@ -25,10 +27,13 @@ def side_by_side(tasks: list[dict], work: Callable, jobs: int) -> Iterator:
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()
-        except BaseException:  # an error, or a stop: the runs under way are given up
+        except BaseException as error:  # an error, or a stop: the runs under way are given up
             for child in multiprocessing.active_children():
                 child.kill()
             pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                what = "the process of a run was killed, perhaps for want of memory"
+                raise UserError(f"{what}; start again with fewer --jobs: what is finished is kept") from None
             raise
 
 

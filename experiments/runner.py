@@ -116,7 +116,10 @@ class Experiment:
 def main():
     """python -m experiments NAME [options]"""
     name, words = (sys.argv[1:2] or [""])[0], sys.argv[2:]
-    if name in ("--list", "-h", "--help"):
+    if name in ("-h", "--help"):
+        print("usage: python -m experiments NAME [options]; NAME --help lists them, --list what was made by older code")
+        print(*(f"{name}: {description(name)}" for name in NAMES), sep="\n")
+    elif name == "--list":
         listing = importlib.import_module("experiments.listing")
         print(*map(listing.state, NAMES), *listing.others(), sep="\n")
     elif name in RENAMED:

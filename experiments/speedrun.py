@@ -89,8 +89,6 @@ def summarize(context: Context, runs: list[dict]) -> dict:
         seconds = [run["seconds"] for run in own]
         found["fast"] = {"seeds": len(own), **results.mean_and_deviation(own), "seconds": statistics.mean(seconds)}
         found["fast"]["slowest"] = max(seconds)
-        if usual := grouped.get(USUAL):
-            found["usual_in_fast"] = usual[0]["seconds"] / found["fast"]["seconds"]
     return found
 
 

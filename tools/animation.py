@@ -12,10 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tools/animation.py`
 
+import utils  # isort: skip; first, so that Ctrl-C shows no traceback of imports
+
 import numpy as np
 from PIL import Image
 
-import utils
 from tools import options
 from tools.browser import chromium, resize, wait_for_frames
 from tools.page import make_page, networks

@@ -15,12 +15,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tools/export_onnx.py`
 
+import utils  # isort: skip; first, so that Ctrl-C shows no traceback of imports
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import utils
 from digits import mnist
 from digits.lines import sample_lines
 from model import LeNet5, Subsampling, TableConvolution, normalize, pad

@@ -86,9 +86,14 @@ def save(path: Path, checkpoint: Checkpoint):
         (folder / path.name).write_bytes(safetensors.torch.save(tensors, metadata))
 
 
-def load(path: Path) -> Checkpoint:
-    """Read a checkpoint that `save` wrote; raises UserError if the file is anything else, damaged or contradictory."""
-    advice = "name another with --checkpoint, or train with ClassifyTask_train.py"
+ADVICE = "name another with --checkpoint, or train with ClassifyTask_train.py"
+
+
+def load(path: Path, advice: str = ADVICE) -> Checkpoint:
+    """Read a checkpoint that `save` wrote; raises UserError if the file is anything else, damaged or contradictory.
+
+    `advice` is what its message ends with.
+    """
     if not path.is_file():
         raise UserError(f"no checkpoint at {shown(path)}; {advice}")
     with open(path, "rb") as file:

@@ -1,7 +1,6 @@
 """The steps of a training run on the CPU: the loops of kernels.py, working on the state's memory."""
 
 import contextlib
-import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -9,15 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from digits.mnist import Digits
-from model import RBF, Squash, Subsampling, pad
+from model import RBF, LeNet5, Squash, Subsampling, pad
 from training.recipes import Recipe
 from training.state import State
 from training.steps import Steps, differentiate, test_row
 
+PLAIN = "going on with model.py itself, about eight times slower"
+
 
 def compiled(state: State, recipe: Recipe) -> Steps | None:
-    """The loops of kernels.py, on one thread; None where they do not cover the network, or, with a notice, fail."""
+    """The loops of kernels.py, on one thread; None on other devices and, with a notice, for other networks or if they
+    fail.
+    """
+    if state.weights.device.type != "cpu":
+        return None
     if not covered(state, recipe):
+        print(f"kernels.py has no loops for this network or loss; {PLAIN}")
         return None
     if not 0 <= int(state.labels.min()) <= int(state.labels.max()) <= 9:  # the loops check nothing
         raise ValueError("labels must be 0 to 9")
@@ -31,7 +37,7 @@ def compiled(state: State, recipe: Recipe) -> Steps | None:
             difference = distance(state, recipe, gradient)
     except Exception as error:  # whatever is wrong with numba, its compiler or its cache must not stop a training
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        print(f"no compiled loops here ({reason}); going on with model.py itself, about ten times slower")
+        print(f"no compiled loops here ({reason}); {PLAIN}")
         return None
     if not difference < 1e-3:
         print(f"the gradient of kernels.py is {difference:.1%} off that of model.py, which now takes the steps itself")
@@ -43,8 +49,7 @@ def covered(state: State, recipe: Recipe) -> bool:
     """Whether kernels.py computes this network and loss."""
     model, activation = state.model, state.model.squash
     return (
-        state.weights.device.type == "cpu"
-        and recipe.model_arguments.get("classes", 10) == 10
+        recipe.model_arguments.get("classes", 10) == 10
         and isinstance(model.s2, Subsampling)
         and (type(activation) is Squash or type(activation) is nn.ReLU and recipe.loss == "cross-entropy")
     )
@@ -61,7 +66,7 @@ def loops(kernels, state: State, recipe: Recipe) -> tuple[Steps, Callable[[Tenso
     # Eq. 8 is eq. 9 with a rubbish class that always wins: E = y_D + log(exp(-j) + 0) = y_D - j.
     j = ALWAYS_WINS if recipe.loss == "eq. 8" else recipe.j
     relu = isinstance(model.squash, nn.ReLU)
-    network = kernels.network(np.float32, table.numpy(), **rbf, j=j, relu=relu)
+    network = kernels.network(np.float32, table.numpy(), **rbf, j=j, relu=relu, targets=state.targets)
     buffers = kernels.buffers(kernels.SINGLE if state.batch_size == 1 else kernels.BATCH, np.float32)
     # Views of the state's memory: what the loops write, the state has.
     weights, images, labels = state.weights.numpy(), state.images.numpy(), state.labels.numpy()
@@ -86,16 +91,18 @@ def loops(kernels, state: State, recipe: Recipe) -> tuple[Steps, Callable[[Tenso
         if recipe.loss == "eq. 8":
             totals[0] += j * order.numel()
 
+    def logits(model: LeNet5, images: Tensor) -> Tensor:
+        vector = torch.cat([p.detach().flatten() for p in model.parameters()])
+        return torch.from_numpy(kernels.logits(vector.numpy(), images.numpy(), network, buffers))
+
     def evaluate(test_set: Digits, last: bool = False) -> dict[str, float]:
-        tested = weights if last or ema is None else ema
-        logits = kernels.logits(tested, pad(test_set[0]).numpy(), network, buffers)
-        return test_row(recipe, torch.from_numpy(logits), test_set[1])
+        return test_row(recipe, logits(state.model if last else state.tested, pad(test_set[0])), test_set[1])
 
     def gradient(chosen: Tensor) -> np.ndarray:
         factor = recipe.loss_factor(len(chosen))
         return kernels.gradient(weights, images, labels, chosen.numpy(), factor, network, buffers)
 
-    return Steps(run, evaluate, "compiled"), gradient
+    return Steps(run, evaluate, "compiled", logits=logits), gradient
 
 
 def distance(state: State, recipe: Recipe, gradient: Callable[[Tensor], np.ndarray]) -> float:
@@ -112,14 +119,19 @@ def distance(state: State, recipe: Recipe, gradient: Callable[[Tensor], np.ndarr
 
 @contextlib.contextmanager
 def notice_of_compiling(cached: bool):
-    """Say so if what is done takes longer than loading machine code from numba's cache does."""
+    """Say so when numba begins to compile: it has kept no machine code of these loops for this machine."""
+    from numba.core import event
+
     again = "once" if cached else "at each start, since numba finds no folder for its cache (NUMBA_CACHE_DIR names one)"
-    timer = threading.Timer(
-        1.5, print, [f"compiling the loops of kernels.py, {again}; this takes about half a minute ..."]
-    )
-    timer.daemon = True
-    timer.start()
-    try:
+    lines = [f"compiling the loops of kernels.py, {again}; this takes about half a minute ..."]
+
+    class Notice(event.Listener):
+        def on_start(self, compiling):
+            if lines:  # each loop is compiled, and one line is enough
+                print(lines.pop())
+
+        def on_end(self, compiling):
+            pass
+
+    with event.install_listener("numba:compile", Notice()):
         yield
-    finally:
-        timer.cancel()

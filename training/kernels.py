@@ -1,6 +1,6 @@
 """LeNet-5's forward pass, gradient and training step as plain loops, which numba compiles for the CPU.
 
-They do what model.py and an optimizer of torch.optim do, layer by layer in the same order, about ten times as fast:
+They do what model.py and an optimizer of torch.optim do, layer by layer in the same order, about eight times as fast:
 for 32 digits PyTorch spends most of a step on starting its operations, and these loops start none. `forward` and
 `backward`, near the end, read like the chain of layers in model.py; each calls a few short loops above it.
 
@@ -57,7 +57,7 @@ def outermost(function):
 
 # ---- What is handed to the loops: see the functions below that make them ----
 
-Network = namedtuple("Network", "background grey A S relu c1_from c3_from c3_start codes factor j")
+Network = namedtuple("Network", "background grey A S relu c1_from c3_from c3_start codes factor j targets")
 Optimizer = namedtuple("Optimizer", "rate first second ema period")
 Layers = namedtuple("Layers", "c1 c1_bias s2 s2_bias c3 c3_bias s4 s4_bias c5 c5_bias f6 f6_bias output output_bias")
 
@@ -111,12 +111,13 @@ def buffers(layout: tuple, dtype) -> Buffers:
     return Buffers(np.zeros(lanes, np.int64), **arrays)
 
 
-def network(dtype, connections, codes=None, factor=1.0, j=None, relu=False) -> Network:
+def network(dtype, connections, codes=None, factor=1.0, j=None, relu=False, targets=None) -> Network:
     """What the loops must know of the network and its loss, besides the weights.
 
     `connections` (2, kernels): the C3 map that each kernel of C3 feeds, in ascending order, and the S2 map it reads.
     `codes` (10, 84) are those of RBF outputs, `factor` is that of their distances; without codes the outputs are
-    linear. `j` is that of eq. 9; None: cross-entropy. `relu`: ReLU in place of the squashing function.
+    linear. `j` is that of eq. 9; None: cross-entropy. `relu`: ReLU in place of the squashing function. `targets`: a
+    digit's probabilities of the classes, in place of its label, (N, 10).
     """
     number = np.dtype(dtype).type
     to_map, from_map = np.asarray(connections, np.int64)
@@ -132,6 +133,7 @@ def network(dtype, connections, codes=None, factor=1.0, j=None, relu=False) -> N
         codes=np.zeros((0, 84), dtype) if codes is None else np.array(codes, dtype),
         factor=number(factor),
         j=number(1e30 if j is None else j),
+        targets=np.zeros((0, 10), dtype) if targets is None else np.asarray(targets),
     )
 
 
@@ -228,11 +230,12 @@ def total(x):
 
 
 @inner
-def loss(logits, labels, chosen, count, factor, j, lanes, totals):
+def loss(logits, labels, chosen, count, factor, j, targets, lanes, totals):
     """logits (10 lanes,) of `count` patterns -> dE/dlogits in their place; 0 for the other lanes.
 
     E is `factor` times eq. 9 (section II.C), log(exp(-j) + sum over o of exp(logits_o)) - score of the label: its
-    penalties are -logits. Without its factor E is added to totals[0], the number of correct answers to totals[1].
+    penalties are -logits. With targets the score is that of all classes, each times its target. Without its factor E is
+    added to totals[0], the number of correct answers to totals[1].
     """
     for b in range(count):
         best, top = 0, logits[b]
@@ -241,6 +244,10 @@ def loss(logits, labels, chosen, count, factor, j, lanes, totals):
                 best, top = o, logits[o * lanes + b]
         label = labels[chosen[b]]
         right = logits[label * lanes + b]
+        if len(targets):
+            right *= 0
+            for o in range(10):
+                right += targets[chosen[b], o] * logits[o * lanes + b]
         top = max(top, -j)  # the largest exponent: no exponential overflows
         z = np.exp(-j - top)
         for o in range(10):
@@ -250,7 +257,11 @@ def loss(logits, labels, chosen, count, factor, j, lanes, totals):
         totals[1] += best == label
         for o in range(10):
             logits[o * lanes + b] *= factor / z
-        logits[label * lanes + b] -= factor
+        if len(targets):
+            for o in range(10):
+                logits[o * lanes + b] -= factor * targets[chosen[b], o]
+        else:
+            logits[label * lanes + b] -= factor
     for b in range(count, lanes):
         for o in range(10):
             logits[o * lanes + b] = 0
@@ -646,7 +657,7 @@ def take(weights, gradient, optimizer, rate, taken, images, labels, order, facto
                     for o in range(10):
                         logits[start + b, o] = v.logits[o * lanes + b]
             else:
-                loss(v.logits, labels, v.chosen, count, scale, net.j, lanes, totals)
+                loss(v.logits, labels, v.chosen, count, scale, net.j, net.targets, lanes, totals)
                 backward(t, g, rates, stepping, net, v, layout)
         update(weights, gradient, optimizer, rate, taken + step + 1, done)
 
@@ -668,7 +679,7 @@ def steps(weights, gradient, optimizer, rate, taken, images, labels, order, fact
     """Take an optimizer step for each row of order, int64 (steps, batch size), in place.
 
     `taken` steps were taken before; the gradient is that of `factor` times the sum of a batch's losses. Losses and
-    correct answers are added to totals (2 or more,). With v of buffers(SINGLE) the batch size must be 1.
+    correct answers are added to totals (2 or more,). Raises ValueError if v is buffers(SINGLE) and a batch is larger.
     """
     logits = np.empty((0, 10), weights.dtype)
     call(weights, gradient, optimizer, rate, taken, images, labels, order, factor, totals, logits, net, v)
@@ -692,7 +703,10 @@ def logits(weights, images, net, v):
 
 
 def call(weights, *rest):
-    take = take_singles if len(rest[-1].chosen) == 1 else take_batches
+    order, *_, logits, _, v = rest[-6:]
+    take = take_singles if len(v.chosen) == 1 else take_batches
+    if take is take_singles and order.shape[1] != 1 and not len(logits):
+        raise ValueError(f"buffers(SINGLE) are for one digit a step, but order is {order.shape}")
     folder, known = Path(take.stats.cache_path) if CACHED else None, len(take.signatures)
     if folder and not known:
         cache.remove_unsealed(folder)

@@ -65,24 +65,14 @@ class DiagonalLM(torch.optim.Optimizer):
             state["curvature"].copy_(h)
             state["rate"].copy_(step_sizes(group["lr"], h, group["mu"]))
 
-    def effective_steps(self) -> tuple[float, float]:
-        """The smallest and the largest lr / (mu + h) over all parameters."""
-        rates = torch.cat([state["rate"].flatten() for state in self.state.values()])
-        return rates.min().item(), rates.max().item()
-
     @torch.no_grad()
-    def step(self, closure: Callable | None = None):
-        """One step down the gradients; returns what the closure returns, if there is one."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self):
+        """One step down the gradients."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
                     self.state[p]["step"] += 1
                     p.addcmul_(p.grad, self.state[p]["rate"], value=-1)
-        return loss
 
 
 def curvature(model: LeNet5, images: Tensor, factor: float = 1.0, f6: float | None = None) -> list[Tensor]:

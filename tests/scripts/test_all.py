@@ -1,6 +1,7 @@
 """What holds for all scripts: mistakes are refused in one line, and all is found and written beside the scripts."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -57,14 +58,32 @@ def test_an_old_checkpoint(call, tmp_path):
     assert contents(tmp_path) == before
 
 
+def test_a_data_folder_that_is_named_must_exist(call, tmp_path):
+    (tmp_path / "five.png").touch()
+    for script in TRAIN, TEST:
+        for name, words in ("odd/missing", "is missing"), ("five.png", "is a file"):
+            assert call(script, "--data-dir", name).refused(f"'{name}' {words}").out == ""
+    assert list(tmp_path.iterdir()) == [tmp_path / "five.png"]
+
+
 def test_without_mnist_and_network_the_digits_do_and_this_is_said(call, tmp_path):
     for script in TRAIN, TEST:
         call(script, "--dataset", "mnist").refused("train-images-idx3-ubyte.gz is missing", "MNIST's four .gz files")
-    assert contents(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
     result = call(TRAIN, *MOMENT).succeeded()
     assert result.err.count("WARNING") == 2 and "INSTEAD OF MNIST" in result.err
     assert "LeNet-5 on digits" in result.out and "LeNet-5 on mnist" not in result.out
     assert list(contents(tmp_path)) == [tmp_path / "Record" / "default-digits" / FILE]
+
+
+def test_a_stop_amid_the_imports_is_one_line(environment, monkeypatch, tmp_path):
+    for name in "numpy", "sklearn", "torch", "tqdm":
+        (tmp_path / f"{name}.py").write_text("import signal, time; signal.raise_signal(signal.SIGINT); time.sleep(9)")
+    monkeypatch.setitem(environment, "PYTHONPATH", str(tmp_path))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would ignore Ctrl-C
+    for script in TRAIN, TEST, PREDICT, "tools/page.py", "tools/export_onnx.py", "tools/animation.py":
+        assert execute(environment, ROOT, script).said("stopped").status == 130
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no /dev/full there")

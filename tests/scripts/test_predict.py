@@ -58,11 +58,14 @@ def test_a_line_or_a_row_an_image(predict, expected, tmp_path):
 
 
 def test_numbers_and_digits_are_told_apart(predict, tmp_path):
-    number, digit = predict("1998.jpg", "one.png", "--figure").succeeded().out.splitlines(keepends=True)[1:]
+    number, _, digit, _ = predict("1998.jpg", "one.png", "--figure").succeeded().out.splitlines(keepends=True)[1:]
     form = r"1998.jpg: 1998( \?)?, probability [\d.]+%, runner-up \d+; of each digit ([\d.]+%(, )?){4}\n"
     assert re.fullmatch(form, number) and re.fullmatch(f"one.png: {SEVEN}", digit)
     assert (tmp_path / "Record" / "prediction-1.png").stat().st_size > 10_000
-    predict("--digit", "--csv", "1998.jpg").refused("1998.jpg shows several digits; cut one out, or leave --digit out")
+    digits_alone = ("--digit",), ("--checkpoint", f"Record/{FILE}"), ("--record-dir", "Record/reference/best")
+    for flag, *file in digits_alone:  # the advice is to leave out what was given
+        words = f"1998.jpg shows several digits; cut one out, or leave {flag} out"
+        predict(flag, *file, "--csv", "1998.jpg").refused(words)
     assert predict("--number", "--csv", "one.png").out.split("\n")[1].startswith("one.png,1,7,")
     image = Image.open("1998.jpg").convert("L")
     image.rotate(6, Image.Resampling.BICUBIC, expand=True, fillcolor=200).save("slanting.png")
@@ -75,10 +78,12 @@ def test_numbers_and_digits_are_told_apart(predict, tmp_path):
 def test_figures_have_the_number_of_their_image(predict, tmp_path):
     """They lie in Record, or where --record-dir says."""
     flags = ("--figure", "--checkpoint", (tmp_path / "Record" / FILE).rename("mine"))
-    assert predict(*flags, "one.png", "missing.png", "two.png").status == 2
+    done = predict(*flags, "one.png", "missing.png", "two.png")
+    names = re.findall("^figure: (.*)$", done.out, re.M)
+    assert done.status == 2 and names == ["Record/prediction-1.png", "Record/prediction-3.png"]
     assert {path.name for path in (tmp_path / "Record").glob("*.*")} == {"prediction-1.png", "prediction-3.png"}
     for flag, folder in (("--record-dir=figures", "figures"), ("--reference", "Record/reference")):
-        predict(*flags, flag, "two.png").succeeded()
+        assert "figure" not in predict(*flags, flag, "--csv", "two.png").succeeded().out
         assert [path.name for path in (tmp_path / folder).glob("*.png")] == ["prediction-1.png"]
 
 
@@ -112,7 +117,7 @@ def test_several_lines_are_read_line_by_line(predict, tmp_path):
         ["one.png", "1", "7"],
     ]
     said = predict("--figure", "lines.png").succeeded().out
-    assert re.search("lines.png, line 1: 777.*\nlines.png, line 2: 77", said)
+    assert re.search("lines.png, line 1: 777.*\n.*\nlines.png, line 2: 77", said)
     assert {path.name for path in (tmp_path / "Record").glob("*.png")} == {"prediction-1-1.png", "prediction-1-2.png"}
 
 

@@ -78,7 +78,14 @@ def test_flags_choose_weights_and_folder(call, trained, tmp_path, no_figures):
     assert last["accuracy"] == last["last_accuracy"] == ema["last_accuracy"] != ema["accuracy"]
     call(TEST, "--checkpoint", folder / FILE, "--record-dir", "elsewhere").succeeded()
     assert files(tmp_path / "elsewhere") == {"metrics.json"}
-    call(TEST, "--checkpoint", folder / FILE, "--dataset", "mnist").refused("trained on digits, not mnist")
+    contradictions = {
+        "--dataset=mnist": "trained on digits, not mnist",
+        "--recipe=1998": "trained by recipe default, not 1998",
+        "--no-augment": "trained with augmentation True, not False",
+    }
+    for flag, words in contradictions.items():
+        call(TEST, "--checkpoint", folder / FILE, flag).refused(words, f"leave {flag.split('=')[0]} out")
+    call(TEST, "--checkpoint", folder / FILE, "--recipe", "default", "--augment").succeeded()
     call(TEST, *DIGITS, "--no-augment").refused(f"no checkpoint at Record/default-no-augment-digits/{FILE}")
 
 

@@ -74,6 +74,7 @@ def test_a_finished_run_is_left_alone(call, run, tiny_mnist, few):
     for recipe in "default", "1998":
         flags = ("--record-dir", run, "--recipe", recipe, "--lr", "1e4")
         result = call(TRAIN, *DIGITS, *flags).refused("diverged in epoch 1", "smaller --lr")
+        assert "what was saved" not in result.err  # by this run, nothing
         assert f"this run replaces the one in run/{FILE}, from its first epoch on\n" in result.out
     assert contents(run) == before
 
@@ -94,6 +95,13 @@ def test_the_progress_bar_counts_what_this_process_has_done(call, few, monkeypat
     result = call(TRAIN, *DIGITS, "--resume").succeeded()
     assert [(bar.initial, bar.n, bar.total) for bar in bars] == [(0, 200, 300), (200, 300, 300)]
     assert "\r" in result.err and "epoch 3" in result.err and "\r" not in result.out
+
+
+def test_teachers_are_trained_first(call, few, own_folders):
+    result = call(TRAIN, *DIGITS, "--recipe", "distilled", "--epochs", 1).succeeded()
+    taught = [line.split("  ")[0] for line in result.out.splitlines() if line.startswith("teacher")]
+    assert taught == [f"teacher {i}/5" for i in (1, 2, 3, 4, 5)]
+    assert checkpoint.load(own_folders / "Record/distilled-digits" / FILE).recipe.teachers == 5
 
 
 def test_numbers_start_from_a_digit_network_of_recipe_best(call, few, own_folders):

@@ -165,8 +165,27 @@ sys.stdout.buffer.write(pickle.dumps((network.training, network(images), network
 """
 
 
-def test_networks_can_be_copied_pickled_and_sent_to_other_processes(hub, tmp_path):
+def halve(network, images, logits):
+    return logits / 2
+
+
+def test_the_entries_are_networks_and_their_preprocessing(hub, monkeypatch):
+    monkeypatch.setattr(torch.hub, "_get_cache_or_reload", lambda *_, **__: str(ROOT))  # as if it were downloaded
+    assert set(torch.hub.list("owner/repository")) == {*ENTRIES, "preprocess"}
     assert torch.equal(hub(ROOT, "preprocess", IMAGES), SEEN)
+
+
+def test_a_network_that_was_changed_is_copied_as_it_is(hub):
+    network = hub(ROOT, "lenet5")
+    network.output = torch.nn.Linear(84, 26)
+    network.c1.requires_grad_(False)
+    network.register_forward_hook(halve)
+    for again in copy.deepcopy(network), pickle.loads(pickle.dumps(network)):
+        assert torch.equal(again(SEEN), network(SEEN)) and again(SEEN).shape == (2, 26)
+        assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in network.parameters()]
+
+
+def test_networks_can_be_copied_pickled_and_sent_to_other_processes(hub, tmp_path):
     network = hub(ROOT, "lenet5_best").train()
     expected = network(SEEN)
     for again in copy.deepcopy(network), pickle.loads(pickle.dumps(network)):

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 
 import numba
 import numpy as np
@@ -67,6 +68,14 @@ def test_the_gradient_is_as_near_to_the_exact_one_as_that_of_model_py(recipe, co
         compiled.compiled(state, recipe)
 
 
+def test_loops_for_single_digits_refuse_two_a_step():
+    state = State(OF_1998, 0, digits("train"))
+    steps, gradient = compiled.loops(kernels, state, OF_1998)
+    for function, two in (steps.run, torch.tensor([[0, 1]])), (gradient, torch.tensor([0, 1])):
+        with pytest.raises(ValueError, match="one digit a step, but order is .1, 2."):
+            function(two)
+
+
 @pytest.mark.parametrize("size", [1, 32])
 @RECIPE
 def test_weights_and_history_are_those_of_the_plain_path(recipe, size, monkeypatch):
@@ -100,7 +109,10 @@ def test_where_the_loops_do_not_cover_a_network_or_are_wrong_or_missing_training
     data = Data("digits", *((images, labels % 5) for images, labels in few()[1:]))
     for arguments in {"subsampling": "average"}, {"activation": "tanh"}, {"classes": 11}, {"classes": 5}:
         assert path(train(change(DEFAULT, model_arguments=arguments), data=data)) == "plain"
-        assert capsys.readouterr().out == ""  # nothing is wrong, so nothing is said
+        said = capsys.readouterr().out
+        assert said.startswith("kernels.py has no loops for this network or loss; ") and said.count("\n") == 1
+        assert path(train(change(DEFAULT, model_arguments=arguments), make_steps=steps.plain, data=data)) == "plain"
+        assert capsys.readouterr().out == ""  # nobody has asked for loops
     with monkeypatch.context() as patch:
         patch.setattr(model.Squash, "A", 1.8)
         assert path(train()) == "plain" and "off that of model.py" in capsys.readouterr().out
@@ -110,6 +122,15 @@ def test_where_the_loops_do_not_cover_a_network_or_are_wrong_or_missing_training
     assert path(train()) == "plain"
     out, err = capsys.readouterr()
     assert out.startswith("no compiled loops here (") and out.count("\n") == 1 and not err
+
+
+def test_that_numba_compiles_is_told_once_and_not_of_a_start_that_is_slow(capsys):
+    with compiled.notice_of_compiling(cached=True):
+        time.sleep(1.6)
+        assert capsys.readouterr().out == ""
+        for one in numba.njit(lambda: 1), numba.njit(lambda: 2):
+            one()
+    assert capsys.readouterr().out == "compiling the loops of kernels.py, once; this takes about half a minute ...\n"
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "garbled", "one more", "one less"])

@@ -110,6 +110,9 @@ def test_input_is_padded_and_normalized_as_published_and_other_refused():
             found = rf"{str(images.dtype)[6:]} \({', '.join(map(str, images.shape))}\)"
             with pytest.raises(ValueError, match=rf"must be uint8 \(N, {wanted}\).* 0 .*to 255 .*, but are {found}"):
                 function(images)
+    for images in torch.zeros(1, 32, 32), torch.zeros(1, 3, 32, 32), UINT8:
+        with pytest.raises(ValueError, match=r"must be float \(N, 1, 32, W\), .* but are (float32|uint8) \(.*32\)"):
+            LeNet5()(images)
     for height, width in (31, 32), (33, 32), (32, 31):
         with pytest.raises(ValueError, match=f"{height}x{width}, but must be 32 high and at least 32 wide"):
             LeNet5()(torch.zeros(1, 1, height, width))
