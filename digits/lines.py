@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from digits import writing
 from digits.augmentation import NUMBERS, PLACES, affine_maps, elastic_shifts, warp
 from digits.mnist import Digits
 from model import pad
@@ -47,13 +48,21 @@ def compose(digits: np.ndarray, counts: np.ndarray, gaps: np.ndarray, margin: in
 
 
 def training_lines(
-    images: Tensor, counts: np.ndarray, strength: float, elastic: float, generator: np.random.Generator
+    images: Tensor,
+    labels: np.ndarray,
+    counts: np.ndarray,
+    strength: float,
+    elastic: float,
+    generator: np.random.Generator,
+    evened: float = 0.0,
 ) -> np.ndarray:
-    """Lines as people write and scanners see them: digits uint8 (D, 32, 32), counts (N,) -> uint8 (N, 32, W).
+    """Lines as people write and scanners see them: uint8 (N, 32, W).
 
-    Every digit is distorted as in digits/augmentation.py, with this strength and these elastic distortions (pixels);
-    size and slant vary from line to line and from digit to digit, places up and down by two pixels. Most gaps are -1 to
-    8 pixels, a third -3 to 1, some wide. A third of the lines have noise.
+    Of digits uint8 (D, 32, 32) with labels (D,), line n has the next counts[n]. Every digit is distorted as in
+    digits/augmentation.py, with this strength and these elastic distortions (pixels); size and slant vary from line to
+    line and from digit to digit, places up and down by two pixels. Most gaps are -1 to 8 pixels, a third -3 to 1, some
+    wide. A third of the lines have noise. The first lines, a share `evened`, are as digits/pieces.py makes those of
+    photos: digits of one height, by other pens and in other ways (digits/writing.py).
     """
     line = np.repeat(np.arange(len(counts)), counts)  # the line of each digit
     of_digits = generator.uniform(-1, 1, (len(line), NUMBERS)).astype(np.float32)
@@ -64,9 +73,16 @@ def training_lines(
     amounts[:, 4] += 0.5 * of_lines[line, 4]
     field = generator.uniform(-1, 1, (len(line), 2 * PLACES**2)).astype(np.float32)
     shifts = elastic_shifts(torch.from_numpy(elastic * 3**0.5 * field))
-    digits = warp(images.cpu(), affine_maps(torch.from_numpy(amounts)), shifts).numpy()
     kinds = generator.choice(3, len(line), p=(0.6, 0.35, 0.05))
     gaps = generator.integers((-1, -3, 8), (9, 2, 24), (len(line), 3))[np.arange(len(line)), kinds]
+    digits = images.cpu().numpy()
+    some = slice(int((line < evened * len(counts)).sum()))  # the digits of the first lines
+    if some.stop:
+        digits, own = digits.copy(), (digits[some], labels[some], line[some], amounts[some, 4])
+        digits[some], amounts[some], joined = writing.evened(*own, generator)
+    digits = warp(torch.from_numpy(digits), affine_maps(torch.from_numpy(amounts)), shifts).numpy()
+    if some.stop:
+        gaps[some] = writing.gaps(digits[some], joined, generator)
     lines = compose(digits, counts, gaps, MARGIN + int(generator.integers(0, 9)))
     noisy = generator.random(len(lines)) < 1 / 3
     lines[noisy] = add_noise(lines[noisy], generator)

@@ -265,8 +265,11 @@ def cropped(ink: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------- for the networks
 
 
-def evened(pieces: Pieces, height: int = 20, gap: int = 6, margin: int = 14) -> np.ndarray:
-    """A line of pieces (h, w) of one height, with equal gaps: uint8 (32, W), W >= 34."""
+def evened(pieces: Pieces, height: int = 20, gap: int = 6, margin: int = 18) -> np.ndarray:
+    """A line of pieces (h, w) of one height, with equal gaps: uint8 (32, W), W >= 34.
+
+    `margin` is free before and behind: a little more than the least, so that a narrow digit has more than one place.
+    """
     columns = [np.zeros((32, margin))]
     for piece in pieces:
         unit = max(len(piece) / height, piece.shape[1] / (6 * height))  # the side of one of the 32 pixels

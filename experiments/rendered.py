@@ -117,16 +117,22 @@ def image_file(image: np.ndarray, rng: np.random.Generator) -> bytes:
         tall, wide = int(unit * image.shape[0]), int(unit * image.shape[1])
         height, width = max(height, tall), max(width, wide)
     top, left = rng.integers(0, height - tall + 1), rng.integers(0, width - wide + 1)
-    ink = np.zeros((height, width, 1))
+    ink = np.zeros((height, width))
     large = Image.fromarray(image).resize((wide, tall), Image.Resampling.BICUBIC)
-    ink[top : top + tall, left : left + wide, 0] = np.asarray(large) / 255
+    ink[top : top + tall, left : left + wide] = np.asarray(large) / 255
+    return photo(ink, rng)
+
+
+def photo(ink: np.ndarray, rng: np.random.Generator) -> bytes:
+    """Ink (H, W), 0 to 1, in a JPEG of any colour, dark on light or the reverse, shaded and noisy."""
+    height, width = ink.shape
     dark, light = rng.uniform(0, 100, 3), rng.uniform(150, 255, 3)
     paper, pen = (light, dark) if rng.random() < 0.5 else (dark, light)
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     slope, angle = rng.uniform(0, 0.2), rng.uniform(0, 2 * np.pi)
     lighting = 1 + slope * (np.cos(angle) * x + np.sin(angle) * y)
     noise = rng.normal(0, rng.uniform(0, 15), (height, width, 3))
-    colours = (paper + ink * (pen - paper)) * lighting[..., None] + noise
+    colours = (paper + ink[..., None] * (pen - paper)) * lighting[..., None] + noise
     file = io.BytesIO()
     Image.fromarray(np.uint8(colours.clip(0, 255))).save(file, "JPEG", quality=int(rng.integers(40, 95)))
     return file.getvalue()
@@ -161,7 +167,7 @@ def notice(context: Context) -> str:
     return f"networks: {', '.join(files)}"
 
 
-SHOWN, SIZE = 16, 180  # images in the figure, and the pixels of their side
+SHOWN, SIZE = 8, 184  # images in the figure, and the pixels of their side
 
 
 @plots.style()
@@ -170,26 +176,23 @@ def draw(context: Context, content: dict, path: Path):
     if not (found := content.get("digits")):
         return
     title = "Images of digits, and what the network sees of them"
-    subtitle = (
-        f"{found['images']:,} test digits: {found['accuracy']:.1%} classified correctly as images, "
-        f"{found['plain_accuracy']:.1%} as they are in MNIST; the first {SHOWN}"
-    )
+    count, share, plain = found["images"], found["accuracy"], found["plain_accuracy"]
+    subtitle = f"the first {SHOWN} of {count:,}: {100 * share:.1f} % right as images, {100 * plain:.1f} % as in MNIST"
     images, labels = (tensor[:SHOWN] for tensor in context.load().test)
     files = image_files(images.numpy())
     seen = np.stack([prepared(file) for file in files])
     model = checkpoint.load_network(context.network_file(RECIPES["default"]))
     predicted = utils.class_logits(model, pad(torch.from_numpy(seen))).argmax(1)
-    axes = plots.canvas(plots.new_figure(title, subtitle, height=5.15))
+    axes = plots.canvas(plots.new_figure(title, subtitle, height=3.2))
     for i, (label, guess) in enumerate(zip(labels.tolist(), predicted.tolist())):
-        row, column = divmod(i, 8)
-        x, y = 28 + column * 202, 160 + row * 440
+        x, y = 28 + 202 * i, 166
         image = np.asarray(Image.open(io.BytesIO(files[i])))
         height, width = (SIZE * side / max(image.shape) for side in image.shape[:2])
         plots.draw_fitted(axes, image, "", x + (SIZE - width) / 2, y + SIZE - height, SIZE)
         plots.draw_fitted(axes, 255 - seen[i], "", x, y + SIZE + 12, SIZE)
         text = str(guess) if guess == label else f"{label} → {guess}"
-        colour = plots.GREY if guess == label else plots.VERMILLION
-        axes.text(x + SIZE / 2, y + 2 * SIZE + 48, text, color=colour, size=10, ha="center")
+        look = {"color": plots.GREY} if guess == label else {"color": plots.RED, "weight": "bold"}
+        axes.text(x + SIZE / 2, y + 2 * SIZE + 60, text, size=15, ha="center", **look)
     plots.save(axes.figure, path)
 
 

@@ -56,8 +56,9 @@ def draw_lines(state: State, recipe: Recipe, chosen: Tensor) -> tuple[Tensor, Te
     count = len(chosen) // length
     counts = np.array([length] * count + [0] * math.ceil(count / 16))
     chosen = chosen[: count * length]
-    lines = training_lines(state.images[chosen], counts, recipe.strength, recipe.elastic, state.generator)
-    return torch.from_numpy(lines).to(state.images.device), state.labels[chosen].cpu(), counts
+    digits, how = state.labels[chosen].cpu(), (recipe.strength, recipe.elastic, state.generator, recipe.evened)
+    lines = training_lines(state.images[chosen], digits.numpy(), counts, *how)
+    return torch.from_numpy(lines).to(state.images.device), digits, counts
 
 
 @torch.inference_mode()

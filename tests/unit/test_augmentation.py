@@ -124,7 +124,9 @@ def test_lines_show_the_digits_of_their_numbers_and_of_those_to_train_on_a_third
     found = [(ink(line), *number) for batch in batches for line, number in zip(batch[0].numpy(), batch[1])]
     assert len(found) == 60 and set(found) <= known
     counts = np.array([1, 2, 0] * 60)
-    once, again = (lines.training_lines(pad(IMAGES)[:180], counts, 0.7, 0.5, random()) for _ in range(2))
+    once, again = (
+        lines.training_lines(pad(IMAGES)[:180], LABELS.numpy(), counts, 0.7, 0.5, random()) for _ in range(2)
+    )
     assert once.dtype == np.uint8 and once.shape[:2] == (180, 32) and np.array_equal(once, again)
     assert 0.15 < once[counts == 0].any((1, 2)).mean() < 0.45  # without a digit they have nothing but noise, if any
 
@@ -134,7 +136,7 @@ def test_digits_of_training_lines_vary_in_height_size_slant_and_gaps(monkeypatch
     seen, unchanged = [], torch.eye(2, 3).expand(4000, 2, 3)
     monkeypatch.setattr(lines, "affine_maps", lambda amounts: seen.append(amounts) or unchanged)
     monkeypatch.setattr(lines, "compose", lambda digits, counts, gaps, margin: seen.append(gaps) or digits[:1])
-    lines.training_lines(torch.zeros(4000, 32, 32, dtype=torch.uint8), np.full(1000, 4), 0.5, 0, random())
+    lines.training_lines(torch.zeros(4000, 32, 32, dtype=torch.uint8), None, np.full(1000, 4), 0.5, 0, random())
     (right, down, size, squeezing, slant), gaps = seen[0].numpy().T, seen[1]
     assert not right.any()  # gaps move the digits sideways
     for found, most in (down, 0.8), (size, 0.5 + 0.7), (squeezing, 0.5), (slant, 0.5 + 0.5):

@@ -150,6 +150,18 @@ def test_lines_are_made_of_the_digits_chosen_and_a_sixteenth_are_empty(state):
     assert ctc.draw_lines(state, NUMBERS, chosen[:1])[2].tolist() == [1, 0]
 
 
+def test_lines_are_evened_if_the_recipe_says_so(state):
+    """Then most are 20 pixels high; the others' digits vary in size and place."""
+    shares = []
+    for evened in 0.0, 1.0:
+        recipe, heights = dataclasses.replace(NUMBERS, evened=evened), []
+        for _ in range(20):
+            lines, _, counts = ctc.draw_lines(state, recipe, torch.arange(128))
+            heights += lines[counts > 0].gt(96).any(2).sum(1).tolist()
+        shares.append(np.mean(np.abs(np.array(heights) - 20) <= 1))
+    assert shares[0] < 0.5 < shares[1], shares
+
+
 def test_the_test_reads_lines_of_test_digits_with_the_averaged_weights(state):
     state.weights.zero_()  # these are not tested
     losses, correct = [], []

@@ -2,6 +2,7 @@
 // ink is drawn here, so there is no ground to find, and no rule, comma or frame to take away. The sweep alone reads.
 
 const FULL = 0.375;
+const MARGIN = 18; // free pixels before and behind
 
 /** A line of digits drawn, `gap` pixels apart: {w, at: 32 rows of w levels}, {problem} or null without ink. */
 function prepareLine(levels, w, h, gap = 6) {
@@ -124,9 +125,9 @@ function evened(pieces, gap) {
     const above = (32 * unit - piece.h) / 2;
     return resample(piece, [[-above, 32 * unit - above], [0, w * unit]], [32, w]);
   });
-  const ink = 14 + parts.reduce((sum, part) => sum + part.w + gap, 0) - gap, w = ink + Math.max(14, 34 - ink);
+  const ink = MARGIN + parts.reduce((sum, part) => sum + part.w + gap, 0) - gap, w = ink + Math.max(MARGIN, 34 - ink);
   const at = new Uint8Array(32 * w);
-  let left = 14;
+  let left = MARGIN;
   for (const part of parts) {
     const most = part.at.reduce((a, b) => Math.max(a, b));
     part.at.forEach((value, i) => {
