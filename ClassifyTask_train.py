@@ -2,6 +2,7 @@
 
 python ClassifyTask_train.py                    the recipe of today: Adam, 20 epochs, batches of 32, augmentation
 python ClassifyTask_train.py --recipe best      ReLU, 60 epochs, cosine learning-rate decay
+python ClassifyTask_train.py --recipe distilled best, taught by five of its kind that are trained first
 python ClassifyTask_train.py --recipe fast      ReLU, 2 epochs: seconds
 python ClassifyTask_train.py --recipe 1998      the network, loss and method as published
 python ClassifyTask_train.py --recipe numbers   the network swept over lines of digits, from that of `best`
@@ -14,10 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # which PYTHONSAFEPATH leaves out
 
+import utils  # isort: skip; first, so that Ctrl-C shows no traceback of imports
+
 from torch import Tensor
 from tqdm import tqdm
 
-import utils
 from digits import mnist
 from digits.mnist import Data
 from model import LeNet5
@@ -37,7 +39,7 @@ def main():
     dataset = mnist.find_dataset(args.dataset, args.data_dir)
     path = (args.record_dir or record_dir(recipe, dataset, args.reference)) / checkpoint.FILE
     with utils.sole_writer(path):
-        found = load(path, "leave --resume out to start anew") if args.resume and path.exists() else None
+        found = checkpoint.load(path, "leave --resume out to start anew") if args.resume and path.exists() else None
         if found:
             require_agreement(found, path, args)
             recipe, seed, dataset = found.recipe, found.seed, found.dataset
@@ -50,11 +52,13 @@ def main():
         print(f"LeNet-5 on {dataset}, recipe {recipe.name}, seed {seed}, device {device}")
         if path.exists() and not found:
             print(f"this run replaces the one in {shown(path)}, from its first epoch on")
+        committee = teachers(recipe, data, seed, args.plain)
         count = len(data.train[1])
         whole, done = recipe.epochs * count, found.epoch * count if found else 0
         with tqdm(total=whole, initial=done, unit=" digits", unit_scale=True, disable=None) as bar:
             progress = None if bar.disable else functools.partial(show_progress, bar, count)
-            for latest in loop.train(recipe, data, seed, found, maker(recipe, args.plain), initial, progress):
+            make_steps = maker(recipe, args.plain)
+            for latest in loop.train(recipe, data, seed, found, make_steps, initial, progress, committee):
                 checkpoint.save(path, latest)
                 bar.write(epoch_line(latest))
     report(path, latest, data)
@@ -70,9 +74,11 @@ def override(recipe: Recipe, args) -> Recipe:
 
 def parse_arguments():
     parser = utils.Parser(description=utils.first_line(__doc__))
-    what = "of today (default), the most accurate (best), the fastest, as published (1998), or for whole numbers"
+    what = "of today (default), the most accurate (best, distilled), fastest, as published (1998), or for whole numbers"
     parser.add_argument("--recipe", choices=RECIPES, help=f"{what}; default: default")
-    parser.share("--dataset", "--data-dir", "--record-dir", "--reference", "--device", "--augment")
+    what = "where files are written; default: below Record"
+    parser.add_argument("--record-dir", type=Path, metavar="DIR", help=what)
+    parser.share("--dataset", "--data-dir", "--reference", "--device", "--augment")
     what = f"default: {', '.join(f'{recipe.epochs} ({name})' for name, recipe in RECIPES.items())}"
     parser.add_argument("--epochs", type=utils.positive(int, most=5_000), metavar="N", help=what)
     parser.add_argument("--batch-size", type=utils.positive(int), metavar="N", help="default: the recipe's")
@@ -83,15 +89,6 @@ def parse_arguments():
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
     parser.add_argument("--plain", action="store_true", help="let model.py itself take the steps: slower")
     return parser.parse_args()
-
-
-def load(path: Path, advice: str) -> Checkpoint:
-    """The checkpoint at path; of a bad one the message has this advice, not the other scripts' --checkpoint."""
-    try:
-        return checkpoint.load(path)
-    except UserError as error:
-        what, named, _ = str(error).partition("name another with --checkpoint")
-        raise UserError(what + advice if named else what) from None
 
 
 def require_agreement(found: Checkpoint, path: Path, args):
@@ -130,11 +127,21 @@ def initial_network(recipe: Recipe, dataset: str, args) -> LeNet5 | None:
     if not path.exists():
         make = f"python ClassifyTask_train.py --recipe best --dataset {dataset}"
         raise UserError(f"no digit network at {shown(path)}; make it with {make}, or name one with --initial")
-    found = load(path, "name another with --initial")
+    found = checkpoint.load(path, "name another with --initial")
     if found.recipe.model_arguments != best.model_arguments:
         raise UserError(f"{shown(path)} is another network than that of --recipe best; name one of this recipe")
     print(f"starting from the weights of {shown(path)}")
     return checkpoint.network(found)
+
+
+def teachers(recipe: Recipe, data: Data, seed: int, plain: bool) -> list[LeNet5]:
+    """The networks that the recipe's own learns from: trained now, and so again with --resume."""
+    found = []
+    for trained in loop.teachers(recipe, data, seed, maker(recipe, plain)):
+        found.append(checkpoint.network(trained))
+        last, seconds = trained.history[-1], sum(row["seconds"] for row in trained.history)
+        print(f"teacher {len(found)}/{recipe.teachers}  test accuracy {last['test_accuracy']:.2%}  {seconds:.0f} s")
+    return found
 
 
 def maker(recipe: Recipe, plain: bool):

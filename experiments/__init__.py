@@ -3,11 +3,11 @@
 import sys
 
 NAMES = (
-    "seeds", "ladder", "ladder_seconds", "committee", "choices", "augmentation", "codes", "passes", "set_size",
-    "errors", "robustness", "left_open", "left_open_tested", "paper_curve", "paper_errors",
-    "paper_augmentation", "section_3", "rejection", "writers", "comparison", "elsewhere", "numbers",
-    "numbers_choice", "preparation", "rendered", "handwriting", "exercises", "benchmark", "profile", "speedrun",
-    "cuda",
+    "seeds", "ladder", "ladder_seconds", "best_choice", "committee", "choices", "augmentation", "codes", "passes",
+    "set_size", "errors", "robustness", "left_open", "left_open_tested", "paper_curve", "paper_errors",
+    "paper_augmentation", "section_3", "section_7", "rejection", "writers", "comparison", "elsewhere", "numbers",
+    "numbers_choice", "writing_choice", "preparation", "rendered", "handwriting", "exercises", "benchmark",
+    "profile", "speedrun", "cuda",
 )  # fmt: skip
 RENAMED = {"distortions": "augmentation", "own_pictures": "rendered", "study": "--list", "runner": "--list"}
 

@@ -79,8 +79,8 @@ def alone(errors: list[float]) -> list:
 
 @plots.style()
 def draw(context: Context, content: dict, path: Path):
-    subtitle = "test error of the mean of their probabilities; boosted LeNet-4 adds the outputs of three networks"
-    figure = plots.new_figure("Committees of LeNet-5", subtitle, 4.6)
+    subtitle = "by the mean of their probabilities; boosted LeNet-4 adds the outputs of three"
+    figure = plots.new_figure("Committees of LeNet-5", subtitle, 5.4)
     axes = figure.subplots()
     for name, row in content["variants"].items():
         sizes = range(1, len(row["curve"]) + 1)
@@ -88,9 +88,9 @@ def draw(context: Context, content: dict, path: Path):
     if content["boosted"]:
         mean = 100 * statistics.mean(run["error"] for run in content["boosted"])
         axes.plot(3, mean, "D", color=plots.SKY, markersize=8, label="boosted LeNet-4")
-        axes.plot(3, comparison.ALL[BOOSTED][1], "D", markerfacecolor="none", color=plots.INK, label="the paper's")
+        axes.plot(3, comparison.ALL[BOOSTED][1], "^", color=plots.INK, markersize=8, label="the paper's")
     axes.set(xlabel="networks", ylabel="test error (%)", ylim=(0, None), xticks=range(1, len(seeds.SEEDS) + 1))
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3)
     plots.save(figure, path)
 
 

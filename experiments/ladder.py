@@ -1,8 +1,8 @@
-"""From 1998 to today, one change at a time: what each idea was worth, from recipe 1998 to recipe best.
+"""From 1998 to today, one idea at a time: what each idea was worth, from recipe 1998 to recipe best.
 
 python -m experiments ladder [ladder] [backwards] [side]     the first two parts, or those named
 
-ladder     Each step's recipe is the one before it with one change, ten seeds.
+ladder     Each step's recipe is the one before it with one idea more, ten seeds.
 backwards  Recipe best with one idea taken away, three seeds.
 side       What other repositories choose, one change of recipe default each, three seeds.
 
@@ -207,7 +207,7 @@ def draw(context: Context, content: dict, path: Path):
     climbed = {name: one for name, one in content["ladder"].items() if "mean" in one}
     if not climbed:
         return
-    figure = plots.new_figure("LeNet-5 from 1998 to today, one change at a time", "", height=1.7 + 0.46 * len(climbed))
+    figure = plots.new_figure("LeNet-5 from 1998 to today, one idea at a time", "", height=1.7 + 0.46 * len(climbed))
     for text, size in zip(figure.texts, (17, 13)):  # to be read in a small figure
         text.set_size(size)
     figure.texts[1].set(y=1 - 0.64 / figure.get_figheight(), text="test error: a dot a seed, a line through the means")

@@ -1,4 +1,4 @@
-"""The recipes between 1998 and best, each with one change, for `ladder` and `ladder_seconds`.
+"""The recipes between 1998 and best, each with one idea more, for `ladder` and `ladder_seconds`.
 
 The steps stand in an order in which each is a training that makes sense. Outputs and loss come first, since only RBF
 outputs have eq. 9. Batches come before Adam: the old method sums the losses of a batch, and so moves the weights as far

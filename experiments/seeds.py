@@ -23,8 +23,8 @@ from training.recipes import RECIPES, Recipe
 from training.state import State
 from utils import shown
 
-SEEDS, PLAIN, NOISY = tuple(range(10)), "default-plain", "1998-noise"
-FEWER = {PLAIN: 3, NOISY: 5}  # seeds
+SEEDS, PLAIN, NOISY, DISTILLED = tuple(range(10)), "default-plain", "1998-noise", "distilled"
+FEWER = {PLAIN: 3, NOISY: 5, DISTILLED: 3}  # seeds
 INVERTED = 0.1  # of the pixels, with which the network of the paper's figure 13 was trained
 COMPARED = {  # by the name that files have: that of figures and tables, recipe, whether the digits are augmented
     "default": ("default", "default", True),
@@ -37,6 +37,7 @@ BESIDE = {  # trained if they are named
     PLAIN: ("default by model.py itself", "default", True),
     NOISY: ("1998, a tenth of the pixels inverted", "1998", False),
     "fast": ("fast", "fast", True),
+    DISTILLED: ("distilled: best, taught by five of its kind", "distilled", True),
 }
 TITLES = {name: title for name, (title, *_) in (COMPARED | BESIDE).items()}
 LOOKS = {name: plots.look(recipe, augment) for name, (_, recipe, augment) in (COMPARED | BESIDE).items()}
@@ -80,8 +81,10 @@ def measure(context: Context, task: dict) -> dict:
 
 
 def train(context: Context, variant: str, seed: int) -> checkpoint.Checkpoint:
+    recipe = context.shorten(recipe_of(variant))
     make_steps = {PLAIN: steps.plain, NOISY: noisy}.get(variant, loop.fastest)
-    *_, trained = loop.train(context.shorten(recipe_of(variant)), context.load(), seed, make_steps=make_steps)
+    committee = [network(context, "best", seed + 1 + i) for i in range(recipe.teachers)]  # as loop.teachers trains them
+    *_, trained = loop.train(recipe, context.load(), seed, make_steps=make_steps, committee=committee)
     return trained
 
 

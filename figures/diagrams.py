@@ -149,7 +149,7 @@ def layer_states(path: Path, name: str, grey: np.ndarray, image: np.ndarray, mod
     digit, runner_up = np.argsort(-probabilities)[:2]
     first, second = (f"{100 * probabilities[i]:.1f} %" for i in (digit, runner_up))
     name = (name if len(name) <= 36 else f"…{name[-35:]}").replace("$", r"\$")
-    subtitle = f"probability {first}; runner-up {runner_up}, {second}"
+    subtitle = f"by the network for digits alone: probability {first}; runner-up {runner_up}, {second}"
     axes = plots.canvas(plots.new_figure(f"{name}: read as {digit}", subtitle, height=6.6))
     plots.draw_fitted(axes, grey, "the image", 28, TOP)
     plots.draw_fitted(axes, 255 - np.pad(image, 2), "the input, 32×32", 28, TOP + 480)

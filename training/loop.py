@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -39,14 +39,17 @@ def train(
     make_steps: Callable[[State, Recipe], Steps] = fastest,
     initial: LeNet5 | None = None,
     progress: Callable[[int, int, Tensor], None] | None = None,
+    committee: Sequence[LeNet5] = (),
 ) -> Iterator[Checkpoint]:
     """Train, and yield a checkpoint after each epoch; from `found` on, bit for bit as if it had never stopped.
 
     `make_steps` makes what takes the steps: `fastest`, steps.plain, or that of reading/ctc.py. `initial` is a network
     whose weights are the first ones. `progress` is called after every few steps with the epoch, the number of digits
-    seen in it, and the totals of State. While it runs, PyTorch has one thread and torch's generator its seed. Raises
-    UserError if an epoch leaves weights that are far too large, or has a loss above DIVERGED times that of the initial
-    weights.
+    seen in it, and the totals of State. `committee` are the teachers of a recipe that has some. While it runs, PyTorch
+    has one thread and torch's generator its seed.
+
+    Raises UserError if an epoch leaves weights that are far too large, or has a loss above DIVERGED times that of the
+    initial weights.
     """
     state = State(recipe, seed, data.train, initial)
     steps = make_steps(state, recipe)
@@ -65,6 +68,9 @@ def train(
             state.generator = generator(seed, epoch, STEPS)
             if augmented:
                 augmented.put(epoch, state.images)
+            if committee:
+                probabilities = [steps.logits(teacher, state.images).softmax(1) for teacher in committee]
+                state.targets.copy_(sum(probabilities) / len(committee))
             if recipe.optimizer == "diagonal-lm":
                 factor = recipe.loss_factor(state.batch_size)
                 state.estimate_curvature(generator(seed, epoch, CURVATURE), factor, recipe.f6_curvature)
@@ -88,6 +94,13 @@ def train(
                 row["step_range"] = [bound.item() for bound in state.vectors["rate"].aminmax()]
             history.append(row)
             yield Checkpoint(recipe, data.name, seed, list(history), **state.tensors())
+
+
+def teachers(recipe: Recipe, data: Data, seed: int, make_steps: Callable[[State, Recipe], Steps] = fastest):
+    """Train a recipe's teachers, from the seeds after its own, and yield the last checkpoint of each."""
+    for own in range(seed + 1, seed + 1 + recipe.teachers):
+        *_, trained = train(recipe.of_teachers, data, own, make_steps=make_steps)
+        yield trained
 
 
 @contextlib.contextmanager
@@ -129,7 +142,8 @@ def shuffled(state: State, draws: np.random.Generator) -> Iterator[Tensor]:
 def require_convergence(recipe: Recipe, epoch: int, loss: float, initial_loss: float, weights: Tensor):
     """Raise UserError if the epoch's loss or its weights say that the training run diverges."""
     if not (loss < DIVERGED * initial_loss and weights.abs().max() < LARGEST_WEIGHT):
+        kept = "; what was saved is kept" if epoch > 1 else ""
         raise UserError(
             f"the training diverged in epoch {epoch}: its loss is {loss:.4g}, that of the initial weights "
-            f"{initial_loss:.4g}; take a smaller --lr than {recipe.learning_rates[0]:g}; what was saved is kept"
+            f"{initial_loss:.4g}; take a smaller --lr than {recipe.learning_rates[0]:g}{kept}"
         )

@@ -1,6 +1,6 @@
 """What a run decides: the network, its loss, the method and its schedule, in one object that a checkpoint keeps.
 
-RECIPES has the five this project is about. To try another, change one with `dataclasses.replace`.
+RECIPES has the six this project is about. To try another, change one with `dataclasses.replace`.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from model import BOUNDS, eq8_loss, eq9_loss
 
 LOSSES = ("cross-entropy", "eq. 8", "eq. 9", "ctc")
 OPTIMIZERS = ("adam", "diagonal-lm")
+YOUNGER = ("evened", "teachers")  # fields that older files lack: left out where they are 0
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Recipe:
     augment: bool = False  # augment the training digits at random, anew each epoch
     strength: float = 1.0  # of the augmentation: times the ranges of digits/augmentation.py
     elastic: float = 0.0  # pixels, of elastic distortions besides
+    evened: float = 0.0  # with "ctc", the share of the lines that are as those of photos: digits/writing.py
+    teachers: int = 0  # train so many networks first, and learn from their mean probabilities: distillation
     model_arguments: dict = field(default_factory=dict)  # keyword arguments of LeNet5
     initialization: dict = field(default_factory=dict)  # keyword arguments of LeNet5.reset_parameters
 
@@ -60,6 +63,9 @@ class Recipe:
             and 0 < self.initialization.get("coefficient", 1) < 1e9,
             "strength": 0 <= self.strength <= 10,
             "elastic": 0 <= self.elastic <= 10,
+            "teachers": isinstance(self.teachers, int)
+            and 0 <= self.teachers <= (100 if self.loss == "cross-entropy" and not rbf else 0),
+            "evened": 0 <= self.evened <= (1 if self.loss == "ctc" else 0),
         }.items():
             if not right:
                 raise ValueError(f"the recipe's {what} cannot be {getattr(self, what)!r}")
@@ -72,6 +78,11 @@ class Recipe:
     def reads_numbers(self) -> bool:
         """Whether it trains on lines of digits, by reading/ctc.py, rather than on single ones."""
         return self.loss == "ctc"
+
+    @property
+    def of_teachers(self) -> "Recipe":
+        """By which its teachers are trained: the same without teachers."""
+        return dataclasses.replace(self, teachers=0)
 
     def learning_rate(self, epoch: int, share: float) -> float:
         """The rate in an epoch, 1 to epochs, when this share (0 to 1) of all steps has been taken.
@@ -115,11 +126,13 @@ class Recipe:
         return dataclasses.replace(self, learning_rates=rates, batch_size=batch_size, augment=augment)
 
     def to_json(self) -> dict:
-        return {**dataclasses.asdict(self), "learning_rates": list(self.learning_rates)}
+        """What from_json takes. YOUNGER fields that are 0 are left out, as in files that are older than them."""
+        content = {**dataclasses.asdict(self), "learning_rates": list(self.learning_rates)}
+        return {name: value for name, value in content.items() if value or name not in YOUNGER}
 
     @classmethod
     def from_json(cls, content: dict) -> "Recipe":
-        """The recipe of a file. Raises ValueError or TypeError if it is none."""
+        """The recipe of a file, which may lack YOUNGER fields. Raises ValueError or TypeError if it is none."""
         return cls(**{**content, "learning_rates": tuple(content["learning_rates"])})
 
 
@@ -152,6 +165,18 @@ RECIPES = {
             model_arguments={"activation": "relu"},
         ),
         Recipe(
+            "distilled",  # best, taught by five of its kind
+            optimizer="adam",
+            learning_rates=cosine(60, 0.001),
+            batch_size=32,
+            ema=True,
+            augment=True,
+            strength=0.7,
+            elastic=0.5,
+            teachers=5,
+            model_arguments={"activation": "relu"},
+        ),
+        Recipe(
             "fast",  # seconds; chosen by validation: experiments/choices.py
             optimizer="adam",
             learning_rates=(0.004,) * 2,
@@ -180,13 +205,14 @@ RECIPES = {
         Recipe(
             "numbers",  # reading/: the network swept over lines of digits
             optimizer="adam",
-            learning_rates=cosine(32, 0.001),
+            learning_rates=cosine(48, 0.001),
             batch_size=128,  # digits, in lines that all have the same length
             loss="ctc",
             ema=True,
             augment=True,
             strength=0.7,
             elastic=0.5,
+            evened=0.5,
             model_arguments={"activation": "relu", "classes": 11},  # ReLU by validation: experiments/numbers_choice.py
         ),
     )

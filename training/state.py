@@ -29,6 +29,7 @@ class State:
     tested: LeNet5  # the network that is tested: the moving average where the recipe keeps one, else `model`
     images: Tensor  # what the steps read, uint8 (N, 32, 32)
     labels: Tensor  # int64 (N,)
+    targets: Tensor | None  # with teachers, what is learned in place of the labels: probabilities (N, 10)
     weights: Tensor  # of `model`, (P,)
     gradient: Tensor  # (P,)
     ema: Tensor | None  # the exponential moving average of the weights, (P,): the weights of `tested`
@@ -45,6 +46,7 @@ class State:
         images, self.labels = train_set
         self.images = pad(images)
         device = images.device
+        self.targets = torch.full((len(images), 10), 0.1, device=device) if recipe.teachers else None
         self.batch_size = min(recipe.batch_size, len(images))
         self.steps_per_epoch = math.ceil(len(images) / self.batch_size)
         torch.manual_seed(seed)

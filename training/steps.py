@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from digits.mnist import Digits
-from model import normalize, pad
+from model import LeNet5, normalize, pad
 from training.optimizer import DiagonalLM
 from training.recipes import Recipe
 from training.state import State
@@ -33,6 +34,8 @@ class Steps(NamedTuple):
     evaluate: Callable[..., dict[str, float]]
     path: str  # which way it is: "plain", "cuda_graph" or "compiled"
     augments: bool = False  # whether `run` augments what it reads itself
+    # The logits (N, 10) of a network of the recipe for images uint8 (N, 32, 32).
+    logits: Callable[[LeNet5, Tensor], Tensor] = class_logits
 
 
 def plain(state: State, recipe: Recipe) -> Steps:
@@ -60,7 +63,10 @@ def differentiate(state: State, recipe: Recipe, chosen: Tensor) -> tuple[Tensor,
     """Fill state.gradient with that of the batch `chosen` (B,); the sum of its losses, and how many are correct."""
     images, labels = normalize(state.images[chosen]), state.labels[chosen]  # (B, 1, 32, 32), (B,)
     logits = state.model(images)  # (B, 10)
-    losses = recipe.losses(logits, labels)  # (B,)
+    if state.targets is None:
+        losses = recipe.losses(logits, labels)  # (B,)
+    else:
+        losses = cross_entropy(logits, state.targets[chosen], reduction="none")
     state.gradient.zero_()
     (recipe.loss_factor(len(chosen)) * losses.sum()).backward()
     return losses.detach().sum(), (logits.argmax(1) == labels).sum()

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import json
+import os
 import shutil
 import signal
 import statistics
@@ -83,6 +84,8 @@ def test_what_is_no_experiment_is_one_line_with_the_names_and_the_list_tells_wha
     command = [sys.executable, "-m", "experiments.distortions", "--tiny"]  # as in older versions
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     Result(run.returncode, run.stdout, run.stderr).refused("python -m experiments augmentation now")
+    usage, *described = start("--help").succeeded().out.splitlines()
+    assert usage.startswith("usage: ") and described == [f"{name}: {runner.description(name)}" for name in NAMES]
     listed, digests = start("--list").succeeded().out, provenance.module_digests()
     assert all(f"{name}: {runner.description(name)}\n    no reference" in listed for name in NAMES)
     write("codes", modules={**{name: digests[name] for name in ("model.py", "utils.py")}, "experiments/runner.py": "0"})
@@ -114,6 +117,12 @@ def test_a_stop_is_not_told_by_children_either_from_their_first_moment(monkeypat
     ignored = [(signal.SIGINT, signal.SIG_IGN)] * 2
     assert list(pool.side_by_side([signal.SIGINT] * 2, signal.getsignal, 2)) == ignored
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_run_whose_process_is_killed_is_one_line(monkeypatch):
+    monkeypatch.setattr(pool, "prepare_child", bool)
+    with pytest.raises(UserError, match="was killed, perhaps for want of memory; start again with fewer --jobs"):
+        list(pool.side_by_side([9, 9], os._exit, 2))
 
 
 def test_a_study_goes_on_where_it_stopped(own_folders, monkeypatch):
@@ -255,6 +264,7 @@ def test_choices_never_load_the_test_set(rehearse, monkeypatch):
     assert len(found["variants"]) == 4 + 2 + 2 and found["leading"]["best"] in found["variants"]
     assert sum("cosine" in name for name in found["variants"]) == 2
     assert 0 <= rehearse("numbers_choice", "relu")["variants"]["relu"]["mean"] <= 1
+    assert list(rehearse("writing_choice", "all", "none")["variants"]) == ["none", "all"]
     assert {path.stem for path in TINY.glob("*.png")} == {"augmentation"}
 
 

@@ -19,8 +19,9 @@ import minimal
 import utils
 from digits import mnist
 from digits.augmentation import augment
+from digits.mnist import Data
 from model import normalize, pad
-from training import loop, steps
+from training import checkpoint, loop, steps
 from training.recipes import RECIPES
 from training.state import State
 
@@ -54,6 +55,22 @@ def test_resumed_is_uninterrupted_bit_for_bit_and_another_seed_is_another_run(re
     assert same(first, whole[0])  # later epochs change no checkpoint
     again, *others = (next(loop.train(recipe, few(), seed, make_steps=make_steps)) for seed in (1, 0, 2**32 - 1))
     assert same(again, first) and len({tuple(flat(saved.last).tolist()) for saved in (first, *others)}) == 3
+
+
+@PATH
+def test_teachers_from_the_next_seeds_are_learned_from_and_labels_no_more(make_steps):
+    recipe, data = dataclasses.replace(ADAM, teachers=2), few()
+    found = list(loop.teachers(recipe, data, 1, make_steps))
+    assert [one.seed for one in found] == [2, 3] and same(found[0], run(ADAM, 2, make_steps=make_steps)[-1])
+    committee = [checkpoint.network(one) for one in found]
+    taught = run(recipe, make_steps=make_steps, committee=committee)
+    mislabelled = Data("digits", (data.train[0], data.train[1].roll(1)), data.test)
+    again = list(loop.train(recipe, mislabelled, 1, make_steps=make_steps, committee=committee))
+    assert torch.equal(flat(again[-1].last), flat(taught[-1].last))
+    plain = run(recipe, make_steps=steps.plain, committee=committee)
+    assert (flat(taught[-1].last) - flat(plain[-1].last)).norm() < 1e-3 * flat(plain[-1].last).norm()
+    losses = [[row["train_loss"] for row in one[-1].history] for one in (taught, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 @pytest.fixture(params=[1, 2])

@@ -153,7 +153,8 @@ def test_the_states_of_all_layers_are_drawn_on_the_scale_of_the_squashing_functi
     c1, s2, c3, s4, c5, f6, logits = (data[-1][name].numpy()[0] for name in data[-2].layers())
     probabilities = 100 * torch.from_numpy(logits).softmax(0).numpy()
     second, digit = logits.argsort()[-2:]
-    subtitle = f"probability {probabilities[digit]:.1f} %; runner-up {second}, {probabilities[second]:.1f} %"
+    likely, next_to_it = (f"{probabilities[i]:.1f} %" for i in (digit, second))
+    subtitle = f"by the network for digits alone: probability {likely}; runner-up {second}, {next_to_it}"
     assert {rf"a\$b\$.png: read as {digit}", subtitle} <= set(texts)
     assert {f"{p:.1f}" for p in probabilities} | {f"{logit:.1f}".replace("-", "−") for logit in logits} <= set(texts)
     drawn = axes.images[3:]  # after the image, the input and the legend: 44 maps, then C5 and F6

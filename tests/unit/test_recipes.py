@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 
 import numpy as np
@@ -23,7 +24,7 @@ change = dataclasses.replace
 
 def test_the_recipes_are_those_of_the_documents():
     best, fast, numbers = RECIPES["best"], RECIPES["fast"], RECIPES["numbers"]
-    names = ["default", "best", "fast", "1998", "numbers"]
+    names = ["default", "best", "distilled", "fast", "1998", "numbers"]
     assert list(RECIPES) == names == [each.name for each in RECIPES.values()]
     assert DEFAULT.learning_rates == (0.0005,) * 20 and DEFAULT.batch_size == 32 and DEFAULT.ema
     assert not DEFAULT.model_arguments and DEFAULT.augment and best.augment and not OF_1998.augment
@@ -34,8 +35,9 @@ def test_the_recipes_are_those_of_the_documents():
     changes = [1, 3, 6, 9, 13]  # the first passes of the paper's schedule, and their rates
     assert [OF_1998.learning_rates[i - 1] for i in changes] == [0.0005, 0.0002, 0.0001, 0.00005, 0.00001]
     assert [1 + i for i, rate in enumerate(OF_1998.learning_rates) if rate != OF_1998.learning_rates[i - 1]] == changes
-    assert numbers.model_arguments == {"activation": "relu", "classes": 11} and numbers.epochs == 32
+    assert numbers.model_arguments == {"activation": "relu", "classes": 11} and numbers.epochs == 48
     assert [name for name, recipe in RECIPES.items() if recipe.reads_numbers] == ["numbers"]
+    assert RECIPES["distilled"].teachers == 5 and change(RECIPES["distilled"].of_teachers, name="best") == best
 
 
 def test_flags_override_what_they_name_alone():
@@ -57,14 +59,17 @@ def test_the_rate_rises_and_falls_over_all_steps_where_there_is_a_warmup():
 
 
 NAN, CODES = float("nan"), {"model_arguments": {"output": "rbf"}}
+OF_LINES = {"loss": "ctc", "model_arguments": {"classes": 11}}
 REFUSED = [
     *({"learning_rates": rates} for rates in ((), (0.0,), (NAN,), (float("inf"),), (1.0,) * 5001)),
     *({"batch_size": size} for size in (0, 32.5, 10**9)),
     *({"optimizer": "sgd"}, {"loss": "eq. 7", **CODES}, {"loss": "eq. 8"}, {"loss": "eq. 9", "j": None, **CODES}),
     *({"j": 1.0}, {"factor": 0.0}, {"strength": -1.0}, {"elastic": NAN}, {"ema": 1}, {"augment": None}),
     *({"initialization": {"bound": "1/F"}}, {"initialization": {"bias": 0}}, {"initialization": {"coefficient": 0}}),
+    *({"teachers": -1}, {"teachers": 1.0}, {"teachers": 2, **CODES}),
     *({"constant_order": 1}, {"f6_curvature": 1.0}, {"f6_curvature": 0.0, **CODES}),
     *({"warmup": share} for share in (-0.1, 1.0, NAN)),
+    *({"evened": 0.5}, *({"evened": share, **OF_LINES} for share in (-0.1, 1.1, NAN))),  # of lines alone
 ]
 
 
@@ -72,6 +77,13 @@ REFUSED = [
 def test_what_makes_no_sense_is_refused(what):
     with pytest.raises(ValueError, match="the recipe's \\w+ cannot be"):
         change(DEFAULT, **what)
+
+
+def test_files_that_are_older_than_a_field_remain_valid():
+    recipe = change(DEFAULT, evened=0.5, **OF_LINES)
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    older = change(recipe, evened=0.0)
+    assert "evened" not in older.to_json() and Recipe.from_json(older.to_json()) == older
 
 
 def test_losses_their_factor_and_the_initial_weights_are_the_recipes():
@@ -155,4 +167,4 @@ def test_step_by_hand():
     optimizer.set_curvature([torch.tensor([0.25, 0.75, 3.75])])
     optimizer.step()  # the rates are 1, 1/2 and 1/8
     assert parameter.tolist() == [0.0, 3.0, 2.0]
-    assert optimizer.effective_steps() == (0.125, 1.0) and optimizer.state[parameter]["step"] == 2
+    assert optimizer.state[parameter]["rate"].tolist() == [1.0, 0.5, 0.125] and optimizer.state[parameter]["step"] == 2
