@@ -18,7 +18,7 @@ from reading import segmentation, sweep
 from reading.segmentation import Number
 
 SURE = 0.9  # a probability from which on a reading is called sure: see docs/numbers.md
-WEIGHTS = 0.8, 0.2  # of the sweep and of the cuts, chosen on half of the hands: docs/numbers.md
+WEIGHTS = 0.8, 0.2  # of the sweep and of the cuts, chosen on people's own images: docs/numbers.md
 LEAST = 3e-4  # added to each probability, so that no reader alone can rule a number out
 
 
