@@ -49,8 +49,10 @@ def train(
     has one thread and torch's generator its seed.
 
     Raises UserError if an epoch leaves weights that are far too large, or has a loss above DIVERGED times that of the
-    initial weights.
+    initial weights; ValueError unless the committee has as many networks as the recipe has teachers.
     """
+    if len(committee) != recipe.teachers:
+        raise ValueError(f"the recipe has {recipe.teachers} teachers: hand their networks, of `teachers`, as committee")
     state = State(recipe, seed, data.train, initial)
     steps = make_steps(state, recipe)
     augmented = None if steps.augments else augmented_images(data.train[0], recipe, seed)

@@ -62,6 +62,8 @@ def test_teachers_from_the_next_seeds_are_learned_from_and_labels_no_more(make_s
     recipe, data = dataclasses.replace(ADAM, teachers=2), few()
     found = list(loop.teachers(recipe, data, 1, make_steps))
     assert [one.seed for one in found] == [2, 3] and same(found[0], run(ADAM, 2, make_steps=make_steps)[-1])
+    with pytest.raises(ValueError, match="the recipe has 2 teachers"):
+        run(recipe, make_steps=make_steps)
     committee = [checkpoint.network(one) for one in found]
     taught = run(recipe, make_steps=make_steps, committee=committee)
     mislabelled = Data("digits", (data.train[0], data.train[1].roll(1)), data.test)
