@@ -1,6 +1,7 @@
 """How people write digits, where MNIST does not show it, and as digits/pieces.py hands it on: for digits/lines.py.
 
-- ways: a 1 with an upstroke or a foot, a crossed, hooked or narrow 7, an open 4. Few of MNIST's writers write these.
+- ways: a 1 with an upstroke or a foot, a crossed, hooked or narrow 7, a 4 that is open or like an h, a 9 like a P, a 0
+  with a stroke to the next. Few of MNIST's writers write these.
 - pens: strokes from a hairline to a marker. MNIST's are two to three pixels wide in a digit of 20 pixels; in photos of
   whole lines most are finer.
 - sizes: each digit has one height, as pieces have that were evened; digits that touch were enlarged as one piece.
@@ -47,7 +48,7 @@ def alike(line: np.ndarray, generator: np.random.Generator, low: float, high: fl
 
 
 def with_ways(digits: np.ndarray, labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Some of the 1s, 4s and 7s written in another way: digits uint8 (D, 32, 32), labels (D,) -> uint8 (D, 32, 32)."""
+    """Some of the digits written in another way: digits uint8 (D, 32, 32), labels (D,) -> uint8 (D, 32, 32)."""
     digits = digits.copy()
     for label, share, way in WAYS:
         chosen = np.flatnonzero((labels == label) & (generator.random(len(labels)) < share))
@@ -117,13 +118,63 @@ def opened(fours: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return np.where((stop - gap <= x) & (x < stop) & (y < 7), 0, fours).astype(np.uint8)
 
 
+def lowered(fours: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """4s like an h: the stem starts one to four pixels above where the bar meets it, and the bar stands lower."""
+    ink, rows, x = fours > INK, np.arange(32), np.arange(32)
+    stem, rest = first_run(ink[:, :, ::-1])
+    parted = rest.any(2) & (stem.sum(2) < 2 * pen_of(fours)[:, None])  # (N, 32): a stroke stands left of the stem
+    parted, _ = first_run(parted)
+    top, bar = parted.argmax(1)[:, None], (parted.argmax(1) + parted.sum(1))[:, None]
+    start = np.where(parted, 32 - stem.argmax(2) - stem.sum(2), 32)  # where the stem of a row starts
+    start = np.where(rows < top, np.take_along_axis(start, top, 1), start)
+    gone = rows < bar - generator.integers(1, 5, (len(fours), 1))
+    cut = np.where(gone[:, :, None] & (x >= start[:, :, None] - 1), 0, fours)
+    bottom = 32 - ink.any(2)[:, ::-1].argmax(1)[:, None]
+    return stretched(cut, bar, bar + generator.uniform(0, 0.6, bar.shape) * (bottom - bar).clip(0), bottom)
+
+
+def stretched(images: np.ndarray, row: np.ndarray, to: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """Images (N, 32, 32) drawn out until a row stands at another, `to`; the bottom stays: (N, 1) each."""
+    rows = np.arange(32)
+    below = row + (rows - to) * (bottom - row) / (bottom - to).clip(1)
+    source = np.where(rows < to, rows * row / to.clip(1), below).clip(0, 31)[:, :, None]  # where each row comes from
+    above, share = source.astype(int), source % 1
+    upper, lower = (np.take_along_axis(images, (above + i).clip(0, 31), 1) for i in (0, 1))
+    return np.rint((1 - share) * upper + share * lower).astype(np.uint8)
+
+
+def first_run(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first run of True along the last axis, and what comes after it: two arrays like `values`, bool (..., W)."""
+    started = np.logical_or.accumulate(values, -1)
+    stopped = np.logical_or.accumulate(started & ~values, -1)
+    return started & ~stopped, values & stopped
+
+
+def linked(noughts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """0s with a stroke from their top to the right, as where noughts are written without lifting the pen."""
+    top, _, left, right = box(noughts)
+    start = np.stack([(left + 2 * right) / 3, top + pen_of(noughts) / 2], 1)
+    end = np.stack([right + generator.uniform(1, 5, len(noughts)), top + generator.uniform(0, 5, len(noughts))], 1)
+    return draw(noughts, start, end.clip(1, 30), pen_of(noughts))
+
+
+def mirrored(nines: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """9s like a P: the loop on the other side, the stem leaning to the right as it did before, or nearly."""
+    maps = torch.eye(2, 3).repeat(len(nines), 1, 1)
+    maps[:, 0, 0], maps[:, 0, 1] = -1, torch.from_numpy(-generator.uniform(0, 0.5, len(nines)))
+    return warp(torch.from_numpy(nines), maps).numpy()
+
+
 WAYS = (  # of a class, each with its share of the digits
+    (0, 0.2, linked),
     (1, 0.5, with_upstroke),
     (1, 0.12, with_foot),
     (4, 0.3, opened),
+    (4, 0.3, lowered),
     (7, 0.3, narrowed),
     (7, 0.4, crossed),
     (7, 0.2, hooked),
+    (9, 0.15, mirrored),
 )
 
 

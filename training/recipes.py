@@ -205,7 +205,7 @@ RECIPES = {
         Recipe(
             "numbers",  # reading/: the network swept over lines of digits
             optimizer="adam",
-            learning_rates=cosine(48, 0.001),
+            learning_rates=cosine(48, 0.004),  # the rate by validation: experiments/writing_choice.py
             batch_size=128,  # digits, in lines that all have the same length
             loss="ctc",
             ema=True,
