@@ -151,8 +151,8 @@ def read(grey: np.ndarray, digits: LeNet5 | None, numbers: LeNet5 | None, given:
     if not numbers:
         return [read_digit(grey, digits, given)]
     lines = find_lines(grey)
-    image = whole(grey) if len(lines) == len(lines[0]) == 1 else None
-    answers = [answer_of(vote(pieces, numbers, digits, image), grey, image, digits) for pieces in lines]
+    image = whole(grey) if len(lines) == len(lines[0].pieces) == 1 else None
+    answers = [answer_of(vote(line, numbers, digits, image), grey, image, digits) for line in lines]
     if len(answers) > 1 and sum(answer.probability < 0.5 for answer in answers) >= len(answers) / 2:
         raise ValueError(
             "shows several lines, and most of them do not read as numbers; cut them apart, one line an image"
@@ -178,7 +178,7 @@ def answer_of(found: Vote, grey: np.ndarray, image: np.ndarray | None, digits: L
 
 def read_digit(grey: np.ndarray, model: LeNet5, given: str) -> Answer:
     image = prepare(grey)  # (28, 28)
-    if sum(map(len, find_lines(grey))) > 2:  # two pieces may be a digit and what has come off it
+    if sum(len(line.pieces) for line in find_lines(grey)) > 2:  # two pieces may be a digit and what has come off it
         raise ValueError(f"shows several digits; cut one out, or leave {given} out")
     probabilities = states_of(image, model)["output"][0].softmax(0)  # (10,)
     digit, runner_up = probabilities.topk(2).indices.tolist()

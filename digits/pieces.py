@@ -1,8 +1,9 @@
 """A photo of handwritten numbers -> lines of pieces, one for each digit, or for digits that touch.
 
-    lines = find_lines(read_grey("house.jpg"))  # each a list of pieces (h, w), from left to right
-    line = evened(lines[0])                     # uint8 (32, W): all pieces of one height, for the sweep
-    digits = placed(lines[0])                   # uint8 (N, 28, 28): each as MNIST would hold it
+    lines = find_lines(read_grey("house.jpg"))  # each has pieces (h, w), from left to right, and where they stand
+    line = evened(lines[0].pieces)              # uint8 (32, W): all pieces of one height, for the sweep
+    written = as_written(*lines[0])             # uint8 (32, W): with their sizes, places and gaps
+    digits = placed(lines[0].pieces)            # uint8 (N, 28, 28): each as MNIST would hold it
 
 People do not write as MNIST's lines are made. Their digits differ in size; they write on ruled paper, in boxes, on the
 printed ground of cheques; a shadow lies on the photo, a comma or a dash stands in the line. So find_lines goes in
@@ -30,6 +31,7 @@ from digits.preprocessing import place, resample, shrink
 LOOK_AT = 480  # pixels of the longer side at which digits are looked for
 TOUCH = np.ones((3, 3))  # pixels that touch at a corner are in one part, too
 MOST = 40  # pieces in a line
+MARGIN = 18  # pixels before and behind a line: so many that a narrow digit, too, has more than one place
 LEANS = -0.15, 0, 0.15  # pixels to the right for each pixel down
 SMALL = "shows no digit that can be read; write larger, with a thicker pen, and leave a margin"
 LINES = "shows lines that are not clearly apart; cut the image, one line each"
@@ -37,8 +39,13 @@ LINES = "shows lines that are not clearly apart; cut the image, one line each"
 Pieces = list[np.ndarray]  # ink (h, w) each, 0 to about 1
 
 
-def find_lines(grey: np.ndarray) -> list[Pieces]:
-    """The lines of digits in an image uint8 (H, W), from top to bottom, as pieces from left to right.
+class Line(NamedTuple):
+    pieces: Pieces  # from left to right
+    middles: np.ndarray  # of each piece where its box has its middle, x and y in pixels: (N, 2)
+
+
+def find_lines(grey: np.ndarray) -> list[Line]:
+    """The lines of digits in an image uint8 (H, W), from top to bottom.
 
     Raises ValueError if there are none, or if lines are not clearly apart.
     """
@@ -51,7 +58,11 @@ def find_lines(grey: np.ndarray) -> list[Pieces]:
         raise ValueError(SMALL)
     if max(map(len, lines)) > MOST:
         raise ValueError(f"shows more than {MOST} pieces in a line, and so no number; name an image of digits alone")
-    return [upright([ink_of(ink, parts, own) for own in line]) for line in lines if line]
+    return [
+        Line(upright([ink_of(ink, parts, own) for own in line]), np.array([middle_of(parts, own) for own in line]))
+        for line in lines
+        if line
+    ]
 
 
 def look(grey: np.ndarray) -> tuple[np.ndarray, "Parts"]:
@@ -220,6 +231,12 @@ def ink_of(ink: np.ndarray, parts: Parts, own: list[int]) -> np.ndarray:
     return np.where(ndimage.binary_dilation(mask, TOUCH) & (mask | (labels == 0)), ink[rows, columns], 0)
 
 
+def middle_of(parts: Parts, own: list[int]) -> tuple[float, float]:
+    """The middle (x, y) of the box around some parts."""
+    top, bottom, left, right = (values[own] for values in parts[1:5])
+    return (left.min() + right.max()) / 2, (top.min() + bottom.max()) / 2
+
+
 def upright(pieces: Pieces) -> Pieces:
     """The pieces sheared by their common slant, if there are three or more; of fewer the digits' own shapes decide."""
     if len(pieces) < 3:
@@ -265,20 +282,40 @@ def cropped(ink: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------- for the networks
 
 
-def evened(pieces: Pieces, height: int = 20, gap: int = 6, margin: int = 18) -> np.ndarray:
-    """A line of pieces (h, w) of one height, with equal gaps: uint8 (32, W), W >= 34.
-
-    `margin` is free before and behind: a little more than the least, so that a narrow digit has more than one place.
-    """
-    columns = [np.zeros((32, margin))]
+def evened(pieces: Pieces, height: int = 20, gap: int = 6, margin: int = MARGIN) -> np.ndarray:
+    """A line of pieces (h, w) of one height, with equal gaps: uint8 (32, W), W >= 34."""
+    columns = []
     for piece in pieces:
-        unit = max(len(piece) / height, piece.shape[1] / (6 * height))  # the side of one of the 32 pixels
-        above = (32 * unit - len(piece)) / 2
-        width = int(np.ceil(piece.shape[1] / unit))
-        part = resample(piece, [(-above, 32 * unit - above), (0, width * unit)], (32, width))
-        columns += [part / part.max(), np.zeros((32, gap))]
-    columns[-1] = np.zeros((32, max(margin, 34 - sum(part.shape[1] for part in columns[:-1]))))
-    return np.uint8(np.rint(255 * np.hstack(columns).clip(0, 1)))
+        columns += [scaled(piece, max(len(piece) / height, piece.shape[1] / (6 * height))), np.zeros((32, gap))]
+    return with_margins(np.hstack(columns[:-1]), margin)
+
+
+def as_written(pieces: Pieces, middles: np.ndarray, height: int = 20) -> np.ndarray:
+    """A line of pieces (h, w) with their sizes, places and gaps: uint8 (32, W), W >= 34.
+
+    The median of their heights becomes `height`, or less where the line would be higher than 28 pixels.
+    """
+    shapes = np.array([piece.shape for piece in pieces])  # (N, 2)
+    corners = np.rint(middles - shapes[:, ::-1] / 2).astype(int)
+    corners -= corners.min(0)
+    ink = np.zeros((corners[:, ::-1] + shapes).max(0))
+    for piece, (x, y), (tall, wide) in zip(pieces, corners, shapes):
+        ink[y : y + tall, x : x + wide] = np.maximum(ink[y : y + tall, x : x + wide], piece)
+    return with_margins(scaled(ink, max(np.median(shapes[:, 0]) / height, len(ink) / 28)))
+
+
+def scaled(ink: np.ndarray, unit: float) -> np.ndarray:
+    """Ink (h, w) in the middle of 32 rows, each `unit` of its pixels: (32, w'), 1 where there is most."""
+    above = (32 * unit - len(ink)) / 2
+    width = int(np.ceil(ink.shape[1] / unit))
+    part = resample(ink, [(-above, 32 * unit - above), (0, width * unit)], (32, width))
+    return part / part.max()
+
+
+def with_margins(line: np.ndarray, margin: int = MARGIN) -> np.ndarray:
+    """A line (32, w) with free pixels before and behind: uint8 (32, W), W >= 34."""
+    behind = max(margin, 34 - margin - line.shape[1])
+    return np.uint8(np.rint(255 * np.pad(line, ((0, 0), (margin, behind))).clip(0, 1)))
 
 
 def placed(pieces: Pieces) -> np.ndarray:

@@ -119,7 +119,10 @@ def opened(fours: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def lowered(fours: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """4s like an h: the stem starts one to four pixels above where the bar meets it, and the bar stands lower."""
+    """4s like an h: the stem starts one to four pixels above where the bar meets it, and the bar stands lower.
+
+    They are lower than they were, a few by far; with_sizes makes up for it.
+    """
     ink, rows, x = fours > INK, np.arange(32), np.arange(32)
     stem, rest = first_run(ink[:, :, ::-1])
     parted = rest.any(2) & (stem.sum(2) < 2 * pen_of(fours)[:, None])  # (N, 32): a stroke stands left of the stem

@@ -110,7 +110,7 @@ def first_line(grey: np.ndarray, digits: LeNet5 | None, numbers: LeNet5) -> Answ
 
 def cut_then_classify(grey: np.ndarray, model: LeNet5) -> Answer:
     """The baseline: each piece is taken for one digit."""
-    values, digits = torch.cat([classify(placed(pieces), model) for pieces in find_lines(grey)]).max(1)
+    values, digits = torch.cat([classify(placed(line.pieces), model) for line in find_lines(grey)]).max(1)
     return "".join(map(str, digits.tolist())), float(values.prod())
 
 

@@ -1,6 +1,6 @@
 """From 1998 to today, one idea at a time: what each idea was worth, from recipe 1998 to recipe best.
 
-python -m experiments ladder [ladder] [backwards] [side]     the first two parts, or those named
+python -m experiments ladder [ladder] [backwards] [side]     all three parts, or those named
 
 ladder     Each step's recipe is the one before it with one idea more, ten seeds.
 backwards  Recipe best with one idea taken away, three seeds.
@@ -239,6 +239,5 @@ EXPERIMENT = Experiment(
     notice=notice,
     seeds=tuple(range(10)),
     variants=("ladder", "backwards", "side"),
-    optional=("side",),
     seconds=100,
 )

@@ -51,7 +51,7 @@ def draw(context: Context, content: dict, path: Path):
     parts = steps.parts_of(ink)
     (row,) = steps.rows_of(parts)
     kept = row[steps.digits_among(parts, row)]
-    (pieces,) = steps.find_lines(grey)
+    ((pieces, _),) = steps.find_lines(grey)
     panels = {
         "1  the photo": grey,
         "2  strokes, without ground and shadow": 255 * (1 - found),

@@ -13,6 +13,7 @@ import torch
 from numba import njit
 
 from experiments import results, runner
+from experiments.benchmark import cpu
 from model import LeNet5
 from training import kernels, provenance
 from training.kernels import BATCH, LANES, OPTIONS
@@ -159,7 +160,7 @@ def main(name: str, words: list[str]):
     calls["Adam and moving average (EMA)"] = lambda: adam(weights, gradient, optimizer)
     calls["the step"] = step
     content = {"command": f"python -m experiments {name}", "microseconds": measure(calls)}
-    content["versions"] = provenance.versions()
+    content |= {"machine": cpu(), "versions": provenance.versions()}
     path = runner.folder(args.reference) / f"{name}.json"
     provenance.save_json(path, content)
     runner.report(name, tables(content), path, beside_reference=not args.reference)

@@ -144,12 +144,11 @@ def parser(name: str) -> utils.Parser:
     return utils.Parser(prog=f"python -m experiments {name}", description=description(name)).share("--reference")
 
 
-def parse(name: str, experiment: Experiment, words: list[str]) -> tuple[Context, int, bool]:
+def parse(name: str, experiment: Experiment, words: list[str]) -> tuple[Context, int]:
     options = parser(name).share("--data-dir", *["--device"] * experiment.device)
     options.add_argument("--tiny", action="store_true", help="a rehearsal on small digits, into Record/study/tiny")
     if experiment.measure and not experiment.alone:
         options.add_argument("--jobs", type=utils.positive(int, 1000), default=cores(), metavar="N", help="at a time")
-        options.add_argument("--check", action="store_true", help="repeat the shortest run, and compare")
     if experiment.seeds:
         shown_seeds = " ".join(map(str, experiment.seeds))
         options.add_argument("--seeds", type=utils.seed, nargs="+", metavar="N", help=f"default: {shown_seeds}")
@@ -174,7 +173,7 @@ def parse(name: str, experiment: Experiment, words: list[str]) -> tuple[Context,
     seeds, variants = tuple(dict.fromkeys(seeds)), tuple(dict.fromkeys(variants))
     images = Path(args.images).resolve() if experiment.images else None
     context = Context(name, dataset, args.data_dir, device, args.tiny, args.reference, seeds, variants, images)
-    return context, getattr(args, "jobs", 1) if device == "cpu" else 1, getattr(args, "check", False)
+    return context, getattr(args, "jobs", 1) if device == "cpu" else 1
 
 
 def cores() -> int:
@@ -188,13 +187,10 @@ def cores() -> int:
 
 
 def run(experiment: Experiment, name: str, words: list[str]):
-    """Make what is missing, draw it, and print it beside the reference; or check what is there."""
-    context, jobs, check = parse(name, experiment, words)
+    """Make what is missing, draw it, and print it beside the reference."""
+    context, jobs = parse(name, experiment, words)
     with utils.sole_writer(context.folder / f"{name}.json", "then give the command again"):
-        if check:
-            importlib.import_module("experiments.check").check(experiment, Study(context, experiment))
-        else:
-            make(experiment, context, jobs)
+        make(experiment, context, jobs)
 
 
 def make(experiment: Experiment, context: Context, jobs: int):

@@ -3,7 +3,7 @@ over-segmentation").
 
 A piece may be one digit, or several that touch. How wide it is says how likely each count is; cut into so many, its
 parts go to the network for single digits. Where the sweep in reading/sweep.py needs no cuts, this reader knows digits
-better: it has seen nothing else. reading/vote.py asks both.
+better: it has seen nothing else. reading/vote.py asks all.
 """
 
 import math

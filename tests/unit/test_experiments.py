@@ -164,22 +164,6 @@ def test_a_study_goes_on_where_it_stopped(own_folders, monkeypatch):
         assert path.read_text() == content
 
 
-def test_a_check_repeats_a_run_and_tells_whether_it_gives_the_same(start, tiny_mnist):
-    words = "seeds", "fast", "--tiny", "--seeds", 0
-    start(*words, "--check").refused("seeds.json holds no run to repeat")
-    start(*words).succeeded()
-    path = TINY / "seeds.json"
-    content = read(path)
-    content["modules"]["model.py"] = "0"
-    path.write_text(json.dumps(content))
-    assert "it gives the same" in start(*words, "--check").succeeded().out
-    assert read(path)["modules"]["model.py"] == provenance.source_digest(ROOT / "model.py")
-    content["runs"][0]["accuracy"] += 1e-4
-    path.write_text(json.dumps(content))
-    start(*words, "--check").refused("today's code gives another accuracy for variant fast, seed 0")
-    assert read(path) == content
-
-
 def test_two_jobs_give_the_bits_of_one(start):
     found = []
     for jobs in 1, 2:

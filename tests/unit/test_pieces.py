@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from drawn import PAPER, seven, stroke
 
-from digits.pieces import evened, find_lines, placed, upright
+from digits.pieces import as_written, evened, find_lines, placed, upright
 
 RING = np.linspace(0, 2 * np.pi, 40)
 
@@ -61,13 +61,13 @@ PAPERS = {
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_the_digits_are_left_and_nothing_else(paper):
-    (pieces,) = find_lines(np.uint8(PAPERS[paper].clip(0, 255)))
+    ((pieces, _),) = find_lines(np.uint8(PAPERS[paper].clip(0, 255)))
     height, width = np.array([piece.shape for piece in pieces]).T
     assert len(pieces) == 4 and (width / height > 0.6).all() and (width / height < 0.85).all()
 
 
 def test_pieces_come_to_one_height_whatever_their_size():
-    (pieces,) = find_lines(photo(line(sizes=(35, 18, 35, 24))))
+    ((pieces, _),) = find_lines(photo(line(sizes=(35, 18, 35, 24))))
     swept = evened(pieces)
     columns = np.flatnonzero((swept > 90).any(0))
     digits = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
@@ -77,11 +77,23 @@ def test_pieces_come_to_one_height_whatever_their_size():
     assert np.abs(np.array(sides) - 19).max() <= 2
 
 
+def test_a_line_as_written_keeps_sizes_places_and_gaps():
+    (found,) = find_lines(photo(line(sizes=(35, 18, 35, 24))))
+    written = as_written(*found) > 90
+    columns = np.flatnonzero(written.any(0))
+    digits = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
+    rows = [np.flatnonzero(written[:, own].any(1)) for own in digits]
+    heights, middles = [np.ptp(own) + 1 for own in rows], [own.mean() for own in digits]
+    assert written.shape[0] == 32 and np.abs(np.divide(heights, max(heights)) - [1, 0.54, 1, 0.7]).max() < 0.1
+    assert np.ptp([own.max() for own in rows]) <= 1 and np.ptp(np.diff(middles)) <= 2  # one base, equal steps
+    assert as_written(found.pieces[:1], found.middles[:1]).shape == evened(found.pieces[:1]).shape
+
+
 def test_parts_above_each_other_are_one_piece_and_thin_strokes_are_widened():
     bar = [(40, 15), (100, 15)]
     page = stroke(140, 140, bar, 6) + stroke(140, 140, [(45, 30), (95, 60), (50, 120)], 6)
-    assert [len(pieces) for pieces in find_lines(photo(page))] == [1]
-    thin, thick = (placed(find_lines(photo(line(thickness=thickness)))[0]) for thickness in (2, 7))
+    assert [len(line.pieces) for line in find_lines(photo(page))] == [1]
+    thin, thick = (placed(find_lines(photo(line(thickness=thickness)))[0].pieces) for thickness in (2, 7))
     assert thin[0].sum() > 0.5 * thick[0].sum()
 
 
@@ -93,16 +105,16 @@ def test_a_frame_goes_and_a_hole_or_a_break_in_a_stroke_stays():
     broken = PAPER.copy()
     broken[95:99] = 235
     for image in cell, small, broken:
-        ((piece,),) = find_lines(image)
-        assert np.abs(placed([piece])[0].astype(int) - placed(find_lines(PAPER)[0])[0]).mean() < 25
+        (([piece], _),) = find_lines(image)
+        assert np.abs(placed([piece])[0].astype(int) - placed(find_lines(PAPER)[0].pieces)[0]).mean() < 25
 
 
 def test_lines_clearly_apart_are_told_apart_and_others_refused():
     page, slope = photo(INK), np.arange(440) // 25
     apart = np.vstack([page[:100], photo(line(sizes=(35, 20, 35))), page])
-    assert [len(pieces) for pieces in find_lines(apart)] == [4, 3, 4]
+    assert [len(line.pieces) for line in find_lines(apart)] == [4, 3, 4]
     leaning = np.stack([np.roll(column, -move) for column, move in zip(apart.T, slope)], 1)
-    assert [len(pieces) for pieces in find_lines(leaning)] == [4, 3, 4]
+    assert [len(line.pieces) for line in find_lines(leaning)] == [4, 3, 4]
     with pytest.raises(ValueError, match="not clearly apart; cut"):
         find_lines(np.vstack([page[15:104], page[15:104]]))
 
@@ -110,7 +122,7 @@ def test_lines_clearly_apart_are_told_apart_and_others_refused():
 def test_slanting_digits_are_made_upright():
     ink = line()
     slanting = np.stack([np.roll(row, int(0.6 * (60 - y))) for y, row in enumerate(ink)])
-    (pieces,) = find_lines(photo(slanting))
+    ((pieces, _),) = find_lines(photo(slanting))
     assert max(piece.shape[1] for piece in pieces) < 65 and len(upright(pieces[:2])) == 2
 
 

@@ -1,4 +1,4 @@
-"""Cutting pieces and classifying them, and the vote of both readers: digits that touch, doubt, and several digits."""
+"""Cutting pieces and classifying them, and the vote of all readers: digits that touch, doubt, and several digits."""
 
 import numpy as np
 import pytest
@@ -29,17 +29,18 @@ def networks():
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_digits_that_touch_are_cut_at_the_notch_between_them(count, networks):
-    ((piece,),) = find_lines(noughts(count, 58))
+    (line,) = find_lines(noughts(count, 58))
+    (piece,) = line.pieces
     parts = segmentation.cut_piece(piece, count)
     assert np.ptp([part.shape for part in parts], 0).max() <= 8
     ways = segmentation.segment([piece], networks[1])
     number = (0,) * count
     assert segmentation.likeliest(ways)[0] == number and segmentation.probability(ways, number) > 0.4
-    assert vote([piece], *networks).number == "0" * count
+    assert vote(line, *networks).number == "0" * count
 
 
 def test_probabilities_of_all_numbers_sum_to_one(networks):
-    ((piece,),) = find_lines(noughts(2, 58))
+    (([piece], _),) = find_lines(noughts(2, 58))
     ways = segmentation.segment([piece], networks[1])
     one_or_two = [(i,) for i in range(10)] + [(i, j) for i in range(10) for j in range(10)]
     counts = sum(likely for n, (likely, _) in ways[0].items() if n < 3)
@@ -47,10 +48,16 @@ def test_probabilities_of_all_numbers_sum_to_one(networks):
     assert sum(segmentation.count_probabilities(1.4, [1, 2, 3]).values()) == pytest.approx(1)
 
 
-def test_only_what_both_read_is_sure(networks):
-    (pieces,) = find_lines(noughts(3, 100))
-    found = vote(pieces, *networks)
+def test_only_what_all_read_is_sure(networks):
+    (line,) = find_lines(noughts(3, 100))
+    found = vote(line, *networks)
     assert found.number == "000" and found.probability >= SURE and len(found.digits) == 3 and found.runner_up
     wrong = [lambda piece: np.rot90(piece), lambda piece: piece[:, : piece.shape[1] // 2]]
-    assert all(vote([change(piece) for piece in pieces], *networks).probability < found.probability for change in wrong)
-    assert vote(pieces, networks[0], None).number == "000"
+    assert all(
+        vote(line._replace(pieces=list(map(change, line.pieces))), *networks).probability < found.probability
+        for change in wrong
+    )
+    assert vote(line, networks[0], None).number == "000"
+    heap = line._replace(middles=0 * line.middles)  # as written, all in one place
+    for some in networks, [networks[0], None]:
+        assert vote(heap, *some).probability < vote(line, *some).probability
