@@ -171,7 +171,7 @@ def digits_among(parts: Parts, row: np.ndarray) -> np.ndarray:
         over = ~low & ~framing & (shared > 0.5 * width[i]) & (top - 0.3 * tall < middle[i]) & (middle[i] < bottom)
         point = width[i] < 0.3 * tall and middle[i] > base - 0.2 * tall
         small = 0.15 if width[i] > 0.3 * tall else 0.35  # a comma is narrower than the nought of 2019
-        comma = height[i] < 0.5 * tall and middle[i] > base - small * tall
+        comma = height[i] < 0.5 * tall and middle[i] > base - small * tall and not has_hole(parts, row[i])
         edge = height[i] < 0.6 * tall and (top[i] == 0 or bottom[i] == len(parts.labels))
         beside = right[i] < 0.04 * parts.labels.shape[1] or left[i] > 0.96 * parts.labels.shape[1]
         side = beside and width[i] < 0.2 * height[i]  # of a box
@@ -189,6 +189,13 @@ def is_frame(parts: Parts, i: int, row: np.ndarray) -> bool:
         return False
     labels = parts.labels[parts.top[i] : parts.bottom[i], parts.left[i] : parts.right[i]]
     return np.isin(labels[ndimage.binary_fill_holes(labels == i + 1)], inside + 1).any()
+
+
+def has_hole(parts: Parts, i: int) -> bool:
+    """Whether a part encloses some ground: a small nought, and no comma."""
+    own = parts.labels[parts.top[i] : parts.bottom[i], parts.left[i] : parts.right[i]] == i + 1
+    filled = ndimage.binary_fill_holes(own)
+    return (filled & ~own).sum() > 0.1 * filled.sum()
 
 
 def is_dash(parts: Parts, i: int) -> bool:

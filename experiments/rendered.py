@@ -31,7 +31,7 @@ from utils import UserError, shown
 
 COUNT, SEED = 1000, 0
 LEAST = 0.98  # of the accuracy on the digits as they are in MNIST
-RECIPES_OF = {"digits": ("default",), "numbers": ("numbers",), "predict": ("best", "numbers")}
+RECIPES_OF = {"digits": ("best",), "numbers": ("numbers",), "predict": ("best", "numbers")}
 
 
 def tasks(context: Context, runs: list[dict]) -> list[dict]:
@@ -181,7 +181,7 @@ def draw(context: Context, content: dict, path: Path):
     images, labels = (tensor[:SHOWN] for tensor in context.load().test)
     files = image_files(images.numpy())
     seen = np.stack([prepared(file) for file in files])
-    model = checkpoint.load_network(context.network_file(RECIPES["default"]))
+    model = checkpoint.load_network(context.network_file(RECIPES["best"]))
     predicted = utils.class_logits(model, pad(torch.from_numpy(seen))).argmax(1)
     axes = plots.canvas(plots.new_figure(title, subtitle, height=3.2))
     for i, (label, guess) in enumerate(zip(labels.tolist(), predicted.tolist())):

@@ -89,6 +89,13 @@ def test_a_line_as_written_keeps_sizes_places_and_gaps():
     assert as_written(found.pieces[:1], found.middles[:1]).shape == evened(found.pieces[:1]).shape
 
 
+def test_a_small_nought_is_no_comma_wherever_it_stands():
+    page = line(sizes=(35, 35, 35))
+    for right, down in (360, 96), (360, 90), (360, 60):
+        small = stroke(*page.shape, list(zip(right + 6 * np.cos(RING), down - 8 + 12 * np.sin(RING))), 4)
+        assert [len(found.pieces) for found in find_lines(photo(page + small))] == [4], (right, down)
+
+
 def test_parts_above_each_other_are_one_piece_and_thin_strokes_are_widened():
     bar = [(40, 15), (100, 15)]
     page = stroke(140, 140, bar, 6) + stroke(140, 140, [(45, 30), (95, 60), (50, 120)], 6)
