@@ -141,6 +141,18 @@ def cosine(epochs: int, rate: float) -> tuple[float, ...]:
     return tuple(rate * (1 + math.cos(math.pi * epoch / epochs)) / 2 for epoch in range(epochs))
 
 
+BEST = Recipe(  # chosen by validation, as default
+    "best",
+    optimizer="adam",
+    learning_rates=cosine(60, 0.001),
+    batch_size=32,
+    ema=True,
+    augment=True,
+    strength=0.7,
+    elastic=0.5,
+    model_arguments={"activation": "relu"},
+)
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -153,29 +165,8 @@ RECIPES = {
             augment=True,
             strength=0.7,  # by validation, as that of best: experiments/augmentation.py; 1998 has the same
         ),
-        Recipe(
-            "best",  # chosen by validation, too
-            optimizer="adam",
-            learning_rates=cosine(60, 0.001),
-            batch_size=32,
-            ema=True,
-            augment=True,
-            strength=0.7,
-            elastic=0.5,
-            model_arguments={"activation": "relu"},
-        ),
-        Recipe(
-            "distilled",  # best, taught by five of its kind
-            optimizer="adam",
-            learning_rates=cosine(60, 0.001),
-            batch_size=32,
-            ema=True,
-            augment=True,
-            strength=0.7,
-            elastic=0.5,
-            teachers=5,
-            model_arguments={"activation": "relu"},
-        ),
+        BEST,
+        dataclasses.replace(BEST, name="distilled", teachers=5),  # taught by five of its kind
         Recipe(
             "fast",  # seconds; chosen by validation: experiments/choices.py
             optimizer="adam",
